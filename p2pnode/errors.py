@@ -1,0 +1,61 @@
+"""Every exception that p2pnode raises on purpose, in one tree.
+
+A peer's fault is a value (`protocols.faults`), ours is an exception, our bug is an assertion that stays on. What the
+driver does about each branch stands beside it.
+"""
+
+
+class P2PNodeError(Exception):
+    """Base of all errors below."""
+
+
+class ConfigError(P2PNodeError):
+    """A setting, file or argument is wrong: names the key, the value, the reason and the remedy. Exit code 2."""
+
+
+class WireError(P2PNodeError):
+    """Bytes from a peer are not a message. The link is closed."""
+
+
+class FrameTooLarge(WireError):
+    """A frame declares more bytes than its named bound; nothing of it was read into memory."""
+
+
+class Malformed(WireError):
+    """Bytes that decode to no message, or to one with a field out of bounds."""
+
+
+class NonCanonical(WireError):
+    """A second encoding of a message; every message has exactly one."""
+
+
+class AuthenticationError(P2PNodeError):
+    """A signature, certificate or name is not what the genesis says. The link is closed."""
+
+
+class LinkError(P2PNodeError):
+    """A link to a peer is closed or cannot be opened. The dialler backs off and tries again."""
+
+
+class TrainingError(P2PNodeError):
+    """A model, batch or vector cannot be trained with or mixed. The update is discarded."""
+
+
+class NonFinite(TrainingError):
+    """A vector holds NaN or infinity."""
+
+
+class ShapeMismatch(TrainingError):
+    """A vector has another length or dtype than the model's."""
+
+
+class JournalError(P2PNodeError):
+    """The durable record of what was signed cannot be trusted. The node halts: silence beats equivocation."""
+
+
+class JournalCorrupt(JournalError):
+    """A complete record fails its checksum."""
+
+
+class DoubleSignRefused(JournalError):
+    """A second statement was to be signed for a slot that holds a different one."""
