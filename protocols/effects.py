@@ -1,0 +1,142 @@
+"""What a protocol may ask for. Its whole output is an ordered list of these."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocols.faults import Equivocation, Fault
+from protocols.header import Digest, Header, PeerId, Signature, SignedHeader, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """origin → all: my vector of this slot has this digest."""
+
+    signed: SignedHeader
+
+    @property
+    def slot(self) -> Slot:
+        return self.signed.header.slot
+
+    @property
+    def origin(self) -> PeerId:
+        return self.signed.header.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """member → origin: I hold the bytes, and saw no other header of yours for this slot."""
+
+    slot: Slot
+    origin: PeerId
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """origin → all: a quorum vouches for this header. Anyone may pass it on.
+
+    Args:
+        signed: the header.
+        echoes: (member, signature on `header.echo()`), members strictly increasing.
+    """
+
+    signed: SignedHeader
+    echoes: tuple[tuple[PeerId, Signature], ...]
+
+    @property
+    def slot(self) -> Slot:
+        return self.signed.header.slot
+
+    @property
+    def origin(self) -> PeerId:
+        return self.signed.header.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """member → all: I saw this header and never its certificate. Whoever saw another one holds a proof."""
+
+    signed: SignedHeader
+
+    @property
+    def slot(self) -> Slot:
+        return self.signed.header.slot
+
+    @property
+    def origin(self) -> PeerId:
+        return self.signed.header.origin
+
+
+Message: TypeAlias = Proposal | Echo | Certificate | Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `message` to one member."""
+
+    to: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Send `message` to every other member."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Send the bytes that `header` names to `to`, or to every other member where that is None."""
+
+    header: Header
+    to: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """The bytes that `header` names are welcome; say `arrived(digest)` when they are here and usable."""
+
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """The bytes that `header` names are certified and not here: get them from any of `holders`."""
+
+    header: Header
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Values of one slot, (member, digest) by increasing member, one's own among them."""
+
+    slot: Slot
+    values: tuple[tuple[PeerId, Digest], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The protocol's output: a header, what was gathered, or the digest of the agreed vector."""
+
+    value: Header | Gathered | Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Mix these vectors by the recipe's rule; say `mixed(digest)` with the digest of the outcome."""
+
+    gathered: Gathered
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """`peer` misbehaved; with a proof where third parties can be convinced."""
+
+    peer: PeerId
+    fault: Fault
+    evidence: Equivocation | None = None
+
+
+Effect: TypeAlias = Send | Broadcast | Stream | Expect | Fetch | Deliver | Mix | Accuse

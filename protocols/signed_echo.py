@@ -1,0 +1,158 @@
+"""Signed echo broadcast: no two honest members deliver different vectors, whatever the origin does.
+
+    origin: PROPOSAL(header) and the bytes → all
+    member: on the origin's first header, once its bytes are here: ECHO(signature) → origin
+    origin: on ⌊(n+f)/2⌋+1 echoes of distinct members: CERTIFICATE(header, echoes) → all
+    member: on a certificate, once the bytes are here: deliver
+
+Guarantees, for n ≥ 3f+1 over authenticated asynchronous links:
+
+* validity: if the origin is honest, every honest member delivers its header;
+* consistency: two certificates for one slot share an honest echoer, who echoes one header only, so no two honest
+  members deliver different ones;
+* integrity: nobody delivers twice, or what the origin did not sign;
+* availability: a certificate names at least f+1 honest members that hold the bytes, since one echoes after they came.
+
+Not totality: a lying origin may hand its certificate to some and not to others.
+
+Cost: three message delays; n−1 headers, n−1 echoes, n−1 certificates of ⌊(n+f)/2⌋+1 signatures, and n−1 vectors.
+
+Source: Cachin, Guerraoui, Rodrigues, "Introduction to Reliable and Secure Distributed Programming", algorithm 3.17;
+used by MoNNA (arXiv 2209.10931). Two deviations: the echo waits for the bytes, which buys availability, and the last
+message carries the digest and the certificate, never the vector again.
+"""
+
+from itertools import pairwise
+
+from protocols import effects
+from protocols.broadcast import Broadcast
+from protocols.effects import Certificate, Deliver, Echo, Effect, Fetch, Message, Proposal, Send, Sighting, Stream
+from protocols.faults import Fault
+from protocols.header import Digest, PeerId, Signature, Slot
+from protocols.protocol import Party
+
+
+class SignedEcho(Broadcast):
+    """One instance of signed echo broadcast at one member."""
+
+    def __init__(self, party: Party, slot: Slot, origin: PeerId) -> None:
+        super().__init__(party, slot, origin)
+        self.certificate: Certificate | None = None
+        self._my_echo: Signature | None = None
+        self._echoes: dict[PeerId, Signature] = {}
+        self._held: set[Digest] = set()
+
+    @property
+    def done(self) -> bool:
+        return self.certificate is not None if self.mine else self.delivered
+
+    def _proposed(self) -> list[Effect]:
+        assert self.signed is not None
+        echo = self.party.signer.sign(self.signed.header.echo())
+        return [] if echo is None else self._count(self.party.me, echo)
+
+    def handle(self, sender: PeerId, message: Message) -> list[Effect]:
+        if self.done:
+            return []
+        match message:
+            case Proposal():
+                return self._propose(sender, message)
+            case Sighting():
+                return self._see(sender, message.signed)
+            case Echo():
+                return self._echoed(sender, message)
+            case Certificate():
+                return self._certified(sender, message)
+
+    def arrived(self, digest: Digest) -> list[Effect]:
+        if self.done or digest in self._held or not self._wants(digest):
+            return []
+        self._held.add(digest)
+        return self._deliver() if self.certificate is not None else self._echo(digest)
+
+    def resume(self, peer: PeerId) -> list[Effect]:
+        if self.signed is None:
+            return []
+        if self.mine:
+            again: Message = self.certificate or Proposal(self.signed)
+            return [Stream(self.signed.header, peer), Send(peer, again)]
+        if peer == self.origin and self._my_echo is not None:
+            return [Send(peer, Echo(self.slot, self.origin, self._my_echo))]
+        return []
+
+    def close(self) -> list[Effect]:
+        """Show a header that never got its certificate, so that whoever holds a second one has the proof."""
+        if self.mine or self.signed is None or self.certificate is not None:
+            return []
+        return [effects.Broadcast(Sighting(self.signed))]
+
+    def _wants(self, digest: Digest) -> bool:
+        """Bounds `_held`: the first header's digest and the certified one's."""
+        certified = self.certificate.signed if self.certificate is not None else None
+        return any(signed is not None and signed.header.digest == digest for signed in (self.signed, certified))
+
+    def _echo(self, digest: Digest) -> list[Effect]:
+        """Alg. 3.17: echo the first header, and no other. Knowing of a second one, do not help the first."""
+        if self.mine or self._equivocated or self.signed is None or self.signed.header.digest != digest:
+            return []
+        self._my_echo = self.party.signer.sign(self.signed.header.echo())
+        if self._my_echo is None:  # echoed another one before a crash
+            return []
+        return [Send(self.origin, Echo(self.slot, self.origin, self._my_echo))]
+
+    def _echoed(self, sender: PeerId, echo: Echo) -> list[Effect]:
+        if not self.mine:
+            return self._accuse(sender, Fault.OUT_OF_TURN)
+        if self.signed is None or sender in self._echoes:
+            return []  # before our start only a peer that remembers us from before a crash echoes
+        if not self.party.verify(sender, self.signed.header.echo().statement, echo.signature):
+            return self._accuse(sender, Fault.MALFORMED)
+        return self._count(sender, echo.signature)
+
+    def _count(self, sender: PeerId, signature: Signature) -> list[Effect]:
+        """Alg. 3.17: on more than (n+f)/2 echoes, certify."""
+        assert self.signed is not None
+        self._echoes[sender] = signature
+        if len(self._echoes) < self.party.committee.echo_quorum:
+            return []
+        self.certificate = Certificate(self.signed, tuple(sorted(self._echoes.items())))
+        self.delivered = True
+        return [effects.Broadcast(self.certificate), Deliver(self.signed.header)]
+
+    def _certified(self, sender: PeerId, certificate: Certificate) -> list[Effect]:
+        if self.certificate is not None:
+            # A second, different certificate would need more than f liars. What remains is its two headers.
+            return self._see(sender, certificate.signed)
+        if not self._holds(certificate):
+            return self._accuse(sender, Fault.MALFORMED)
+        seen = self._see(sender, certificate.signed)
+        self.certificate = certificate
+        if delivered := self._deliver():
+            return seen + delivered
+        holders = tuple(member for member, _ in certificate.echoes if member != self.party.me)
+        return [*seen, Fetch(certificate.signed.header, holders)]
+
+    def _holds(self, certificate: Certificate) -> bool:
+        """Whether a quorum of distinct members vouches, each by a valid signature, for a header the origin signed."""
+        signed, echoes = certificate.signed, certificate.echoes
+        members = [member for member, _ in echoes]
+        committee = self.party.committee
+        return (
+            len(members) >= committee.echo_quorum
+            and all(one < other for one, other in pairwise(members))
+            and members[0] >= 0
+            and members[-1] < committee.n
+            and self._fits(signed.header)
+            and (self._knows(signed.header) or self._verifies(signed))
+            and all(
+                self.party.verify(member, signed.header.echo().statement, signature) for member, signature in echoes
+            )
+        )
+
+    def _deliver(self) -> list[Effect]:
+        assert self.certificate is not None
+        header = self.certificate.signed.header
+        if header.digest not in self._held:
+            return []
+        self.delivered = True
+        return [Deliver(header)]
