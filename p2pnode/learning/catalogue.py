@@ -1,0 +1,72 @@
+"""The names of the tasks and their default settings. Standard library only: the command line checks settings by it.
+
+A new task is a row here and a builder in `p2pnode.learning.task.BUILDERS`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskDefaults:
+    """Settings that train the task well when the user gives none.
+
+    Attributes:
+        name: What the user writes.
+        summary: One line for help texts.
+        needs_data_dir: Whether its data are files that the user must provide.
+        steps: Local SGD steps of a whole run.
+        local_batch: Samples in a mini-batch of one node.
+        momentum: Polyak β in [0, 1).
+        lr: Step size γ_0 > 0.
+        lr_decay_every: Steps; γ_t = lr / (1 + ⌊t / lr_decay_every⌋). 0 keeps γ constant.
+    """
+
+    name: str
+    summary: str
+    needs_data_dir: bool
+    steps: int
+    local_batch: int
+    momentum: float
+    lr: float
+    lr_decay_every: int
+
+
+# digits: 7 nodes over an i.i.d. split, trimmed mean with f = 1 every step, reach a test accuracy of 0.96 by step 100
+# and 0.967 to 0.981 by step 200 (seeds 0 to 4); lr 0.1 only just reaches 0.95, and 1.0 gains nothing over 0.5.
+# mnist, fashion-mnist: batch, momentum and step size of MoNNA's MNIST experiments (arXiv 2209.10931, released
+# scripts), which run 600 steps with 26 nodes; 300 suffice to see what an attack does.
+TASKS: dict[str, TaskDefaults] = {
+    task.name: task
+    for task in (
+        TaskDefaults(
+            name="digits",
+            summary="8x8 handwritten digits, embedded: needs no files, trains in seconds",
+            needs_data_dir=False,
+            steps=200,
+            local_batch=32,
+            momentum=0.9,
+            lr=0.5,
+            lr_decay_every=0,
+        ),
+        TaskDefaults(
+            name="mnist",
+            summary="28x28 handwritten digits, a convolutional network of 431,080 parameters",
+            needs_data_dir=True,
+            steps=300,
+            local_batch=25,
+            momentum=0.99,
+            lr=0.75,
+            lr_decay_every=50,
+        ),
+        TaskDefaults(
+            name="fashion-mnist",
+            summary="28x28 articles of clothing, the same network as mnist, a harder task",
+            needs_data_dir=True,
+            steps=300,
+            local_batch=25,
+            momentum=0.99,
+            lr=0.75,
+            lr_decay_every=50,
+        ),
+    )
+}

@@ -1,0 +1,139 @@
+"""A task: a model with its data, loss and metric under one name.
+
+A plug-in adds a task by a row in `catalogue.TASKS` and a builder in `BUILDERS`; whatever builds a `Task` can also
+hand it straight to a `Trainer`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from p2pnode.errors import ConfigError
+from p2pnode.learning.data import LABELS, Dataset, load
+from p2pnode.learning.partition import Stream, seed_sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a node must know to train: every member of a network builds the same one.
+
+    Attributes:
+        name: Its name in the catalogue.
+        factory: Makes the module, initialised from torch's global randomness, on the CPU, in float32.
+        loss: (outputs, labels) → the mean loss over the batch, a scalar to differentiate.
+        metric: (outputs, labels) → the mean quality over the batch, a scalar; for classifiers in [0, 1].
+        data: The training and test sets.
+    """
+
+    name: str
+    factory: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], Tensor]
+    data: Dataset
+
+    def model(self, seed: int) -> nn.Module:
+        """Return the common initial model, bit for bit the same in every process, on the CPU.
+
+        Global randomness is neither used nor disturbed.
+
+        Args:
+            seed: The genesis seed, ≥ 0.
+        """
+        with seeded(seed_sequence(seed, Stream.INITIALISATION), torch.device("cpu")):
+            return self.factory()
+
+    @cached_property
+    def dimension(self) -> int:
+        """d, the number of parameters."""
+        return sum(parameter.numel() for parameter in self.model(seed=0).parameters())
+
+
+@contextmanager
+def seeded(seed: np.random.SeedSequence, device: torch.device) -> Iterator[None]:
+    """Make torch's global randomness inside a function of the seed, and leave that outside as it was.
+
+    Args:
+        seed: What to draw from.
+        device: Whose generator to seed besides the CPU's; a CUDA device must carry its index.
+    """
+    number = int(seed.generate_state(1, np.uint64)[0])
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        # torch.manual_seed would reseed every GPU of the machine, also those not restored.
+        torch.default_generator.manual_seed(number)
+        if on_cuda:
+            torch.cuda.default_generators[device.index].manual_seed(number)
+        yield
+
+
+def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the fraction of rows whose largest output is at the label, in float64 so that sums of it stay exact.
+
+    Args:
+        outputs: (batch, classes) float32.
+        labels: (batch,) int64.
+    """
+    return (outputs.argmax(dim=1) == labels).double().mean()
+
+
+def digits_network() -> nn.Module:
+    """Return the 64-64-10 perceptron with ReLU for `digits`: 4,810 parameters, (batch, 64) → (batch, 10) logits."""
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, LABELS))
+
+
+def lenet() -> nn.Module:
+    """Return the convolutional network of MoNNA's MNIST experiments: 431,080 parameters.
+
+    (batch, 1, 28, 28) → (batch, 10) logits. The published code ends in log-softmax and trains on the negative
+    log-likelihood: the cross-entropy of these logits is the same number. It rectifies before pooling; as max and ReLU
+    commute, pooling first gives the same outputs and gradients with a quarter of the rectifications.
+
+    Source:
+        MoNNA (arXiv 2209.10931), released experiments: conv 20@5x5, pool, conv 50@5x5, pool, fc 500, fc 10.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 20, kernel_size=5),  # 28x28 → 24x24
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(20, 50, kernel_size=5),  # 12x12 → 8x8
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),  # 50 channels of 4x4
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, LABELS),
+    )
+
+
+def _classifier(name: str, factory: Callable[[], nn.Module]) -> Callable[[Path | None], Task]:
+    return lambda data_dir: Task(name, factory, functional.cross_entropy, accuracy, load(name, data_dir))
+
+
+BUILDERS: dict[str, Callable[[Path | None], Task]] = {
+    "digits": _classifier("digits", digits_network),
+    "mnist": _classifier("mnist", lenet),
+    "fashion-mnist": _classifier("fashion-mnist", lenet),
+}
+
+
+@cache
+def build(name: str, data_dir: Path | None) -> Task:
+    """Return the task of that name with its data loaded, once a process: forked nodes share what was loaded before.
+
+    Args:
+        name: A key of `BUILDERS`.
+        data_dir: The folder of its files, if it needs any.
+
+    Raises:
+        ConfigError: There is no such task, or its data are missing or damaged.
+    """
+    if name not in BUILDERS:
+        raise ConfigError(f"task: there is no task {name!r}; choose one of {', '.join(BUILDERS)}")
+    return BUILDERS[name](data_dir)
