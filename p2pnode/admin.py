@@ -1,0 +1,47 @@
+"""The endpoint for the node's owner: `/status`, on localhost unless told otherwise."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from p2pnode.errors import LinkError
+from p2pnode.settings import split_address
+
+
+class AdminServer:
+    """Serves what the node says of itself.
+
+    Args:
+        address: where to listen, host:port; port 0 lets the system choose.
+        status: gives the status as JSON values.
+    """
+
+    def __init__(self, address: str, status: Callable[[], dict[str, Any]]) -> None:
+        self.address = address
+        self._status = status
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen; `address` is then the one that was chosen.
+
+        Raises:
+            LinkError: if the address cannot be listened on.
+        """
+        app = web.Application()
+        app.router.add_get("/status", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        host, port = split_address(self.address)
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            raise LinkError(f"cannot listen on {self.address}: {error.strerror}; free it, or change `admin`") from error
+        self.address = f"{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        return web.json_response(self._status())

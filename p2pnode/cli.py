@@ -1,0 +1,342 @@
+"""The command line; thin. Exit codes: 0 good, 1 the run failed, 2 a mistake in the settings."""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from p2pnode.aggregation import RULES
+from p2pnode.byzantine import ATTACKS, check_attacks
+from p2pnode.codec import decode_evidence
+from p2pnode.errors import ConfigError, P2PNodeError, WireError
+from p2pnode.genesis import Genesis
+from p2pnode.home import Home
+from p2pnode.identity import Identity, KeyRing
+from p2pnode.init import Place, found
+from p2pnode.learning.catalogue import TASKS
+from p2pnode.observe import table
+from p2pnode.recipe import BROADCASTS, RECIPES
+
+if TYPE_CHECKING:
+    from p2pnode.testnet import Plan
+
+EXIT_FAILED, EXIT_SETTINGS = 1, 2
+
+app = typer.Typer(
+    help="A peer-to-peer learning node: decentralized SGD that learns although some of its peers lie.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_people = Console(stderr=True)
+_out = Console()
+
+# Options that `init` and `testnet` share: they become the genesis.
+Recipe = Annotated[str, typer.Option(help=f"What a step exchanges: {', '.join(RECIPES)}.")]
+Rule = Annotated[str | None, typer.Option(help=f"Mix by this instead of the recipe's: {', '.join(RULES)}.")]
+Broadcast = Annotated[str | None, typer.Option(help=f"Exchange by this instead: {', '.join(BROADCASTS)}.")]
+SubRounds = Annotated[int | None, typer.Option(help="Sub-rounds a step; default: enough to halve the spread.")]
+Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
+Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
+Steps = Annotated[int | None, typer.Option(help="Learning steps; default: the task's.")]
+LocalBatch = Annotated[int | None, typer.Option(help="Samples a step and node; default: the task's.")]
+Momentum = Annotated[float | None, typer.Option(help="β in m ← βm + (1−β)g; default: the task's.")]
+Lr = Annotated[float | None, typer.Option(help="Step size; default: the task's.")]
+LrDecayEvery = Annotated[
+    int | None, typer.Option(help="Divide the step size by 2, 3, … every so many steps; 0: never.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show_default=False)]
+
+_began = time.time()
+
+
+def run(began: float) -> None:
+    """Run the command line.
+
+    Args:
+        began: when the command was started, seconds since the epoch.
+    """
+    global _began
+    _began = began
+    try:
+        app()
+    except ConfigError as error:
+        _say("[bold red]refused[/]", error)
+        sys.exit(EXIT_SETTINGS)
+    except P2PNodeError as error:
+        _say("[bold red]failed[/]", error)
+        sys.exit(EXIT_FAILED)
+
+
+@app.command("testnet")
+def run_testnet(
+    out: Annotated[Path, typer.Option(help="Folder for genesis, homes and summary.json.")] = Path("runs/testnet"),
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 7,
+    byzantine: Annotated[int, typer.Option(min=0, help="How many of them lie: the last ones.")] = 1,
+    f: Annotated[int | None, typer.Option("--f", help="Liars to tolerate; default: --byzantine, 0 for dsgd.")] = None,
+    attack: Annotated[str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}.")] = "alie,equivocate",
+    recipe: Recipe = "trimmed",
+    rule: Rule = None,
+    broadcast: Broadcast = None,
+    sub_rounds: SubRounds = None,
+    task: Task = "digits",
+    data_dir: DataDir = None,
+    alpha: Alpha = None,
+    steps: Steps = None,
+    local_batch: LocalBatch = None,
+    momentum: Momentum = None,
+    lr: Lr = None,
+    lr_decay_every: LrDecayEvery = None,
+    seed: Seed = 0,
+    stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
+
+    Examples:
+
+      p2pnode testnet
+
+      p2pnode testnet --recipe dsgd --attack sign-flip
+
+      p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
+    """
+    from p2pnode.testnet import Plan
+
+    attacks = tuple(name.strip() for name in attack.split(","))
+    check_attacks(attacks)
+    if byzantine >= nodes:
+        raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
+    tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
+    values = _genesis_values(
+        tolerated,
+        recipe,
+        rule,
+        broadcast,
+        sub_rounds,
+        task,
+        alpha,
+        steps,
+        local_batch,
+        momentum,
+        lr,
+        lr_decay_every,
+        seed,
+    )
+    if byzantine > tolerated:
+        _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
+    plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall)
+    summary = _watch_testnet(plan, quiet=as_json)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        _out.print(table.summary(summary))
+        _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
+
+
+def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
+    import uvloop
+
+    from p2pnode.testnet import Testnet
+
+    async def watched() -> dict[str, Any]:
+        with table.Progress(_people, plan, quiet=quiet) as progress:
+            task = asyncio.current_task()
+            assert task is not None
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            return await Testnet(plan, _began, progress.show).run()
+
+    try:
+        return uvloop.run(watched())
+    except asyncio.CancelledError:
+        _say("[yellow]interrupted[/]", f"every node was stopped; {plan.out} holds what they saved")
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+@app.command()
+def keygen(
+    home: HomeFolder,
+    name: Annotated[str, typer.Option(help="The member's name, for its certificate.")] = "node",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and its certificate in a home folder; prints the public key for the genesis."""
+    paths = Home(home)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        identity = Identity.generate()
+        identity.save(paths.key)
+        paths.certificate.write_text(identity.certificate(name))
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
+    if as_json:
+        print(
+            json.dumps({"name": name, "public_key": identity.public_key.hex(), "certificate": str(paths.certificate)})
+        )
+    else:
+        _out.print(
+            f"public key   {identity.public_key.hex()}\ncertificate  {paths.certificate}\nkey          {paths.key}"
+        )
+
+
+@app.command()
+def init(
+    out: Annotated[Path, typer.Argument(help="Folder for the genesis and the homes.", show_default=False)],
+    address: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a member, once for each.", show_default=False)],
+    f: Annotated[int, typer.Option("--f", min=0, help="Liars to tolerate.")] = 0,
+    recipe: Recipe = "trimmed",
+    rule: Rule = None,
+    broadcast: Broadcast = None,
+    sub_rounds: SubRounds = None,
+    task: Task = "digits",
+    data_dir: DataDir = None,
+    alpha: Alpha = None,
+    steps: Steps = None,
+    local_batch: LocalBatch = None,
+    momentum: Momentum = None,
+    lr: Lr = None,
+    lr_decay_every: LrDecayEvery = None,
+    seed: Seed = 0,
+) -> None:
+    """Found a network: write its genesis, and a home folder for each member, to be copied to its machine.
+
+    Example:
+
+      p2pnode init lan --f 1 --address a=10.0.0.1:7000 --address b=10.0.0.2:7000 --address c=10.0.0.3:7000 \\
+        --address d=10.0.0.4:7000 --address e=10.0.0.5:7000
+    """
+    if (out / "genesis.json").exists():
+        raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
+    values = _genesis_values(
+        f, recipe, rule, broadcast, sub_rounds, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, seed
+    )
+    settings = {"data_dir": _data_dir(task, data_dir)}
+    genesis = found(out, [_place(text, settings) for text in address], values)
+    homes = ", ".join(str(out / member.name) for member in genesis.members)
+    _out.print(
+        f"network {genesis.network.hex()}\nhomes   {homes}\nnext    p2pnode run HOME, on each machine", soft_wrap=True
+    )
+
+
+@app.command("run")
+def run_home(
+    home: HomeFolder,
+    attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order."""
+    attacks = tuple(name.strip() for name in attack.split(",")) if attack else ()
+    check_attacks(attacks)
+    from p2pnode.process import run_node
+
+    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people"))
+
+
+@app.command()
+def status(home: HomeFolder, as_json: AsJson = False) -> None:
+    """Ask the running node of a home what it does, and whom it waits for."""
+    try:
+        address = Home(home).admin.read_text().strip()
+        with urllib.request.urlopen(f"http://{address}/status", timeout=5) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError) as error:
+        raise P2PNodeError(f"no node answers for {home} ({error}); start it with `p2pnode run {home}`") from error
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        _out.print(table.status(told))
+
+
+@app.command("verify-evidence")
+def verify_evidence(
+    file: Annotated[Path, typer.Argument(help="An evidence file.", show_default=False)],
+    genesis: Annotated[Path, typer.Option(help="The genesis of its network.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Check a proof of equivocation with nothing but the genesis. Exit code 0 if it holds, 1 if it does not."""
+    charter = Genesis.load(genesis)
+    keys = KeyRing([bytes.fromhex(member.public_key) for member in charter.members])
+    try:
+        evidence = decode_evidence(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; give an evidence file") from error
+    except WireError as error:
+        raise P2PNodeError(f"{file} proves nothing: {error}") from error
+    if not evidence.holds(charter.network, keys):
+        raise P2PNodeError(f"{file} proves nothing: it is not two headers, signed for one slot of this network")
+    accused, slot = charter.members[evidence.accused].name, evidence.first.header.slot
+    if as_json:
+        print(json.dumps({"accused": accused, "fault": "equivocated", "step": slot.step, "sub_round": slot.sub_round}))
+    else:
+        _out.print(f"[bold]{accused}[/] equivocated: it signed two vectors for step {slot.step}", soft_wrap=True)
+        for signed in (evidence.first, evidence.second):
+            _out.print(f"  {signed.header.digest.hex()}", soft_wrap=True)
+
+
+def _genesis_values(
+    f: int,
+    recipe: str,
+    rule: str | None,
+    broadcast: str | None,
+    sub_rounds: int | None,
+    task: str,
+    alpha: float | None,
+    steps: int | None,
+    local_batch: int | None,
+    momentum: float | None,
+    lr: float | None,
+    lr_decay_every: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The genesis as options give it; what is None comes from the task."""
+    if task not in TASKS:
+        raise ConfigError(f"task = {task!r}: no such task. Remedy: choose one of {', '.join(TASKS)}")
+    defaults = TASKS[task]
+
+    def chosen(value: float | None, default: float) -> float:
+        return default if value is None else value
+
+    return {
+        "seed": seed,
+        "f": f,
+        "recipe": {"name": recipe, "broadcast": broadcast, "rule": rule, "sub_rounds": sub_rounds},
+        "training": {
+            "task": task,
+            "alpha": alpha,
+            "steps": chosen(steps, defaults.steps),
+            "local_batch": chosen(local_batch, defaults.local_batch),
+            "momentum": chosen(momentum, defaults.momentum),
+            "lr": chosen(lr, defaults.lr),
+            "lr_decay_every": chosen(lr_decay_every, defaults.lr_decay_every),
+        },
+    }
+
+
+def _data_dir(task: str, data_dir: Path | None) -> str | None:
+    if TASKS[task].needs_data_dir and data_dir is None:
+        raise ConfigError(f"data-dir is missing: {task} reads its files from a folder. Remedy: add --data-dir FOLDER")
+    return None if data_dir is None else str(data_dir.resolve())
+
+
+def _place(text: str, settings: dict[str, Any]) -> Place:
+    name, separator, address = text.partition("=")
+    if not separator:
+        raise ConfigError(f"address = {text!r}: no name in it. Remedy: write NAME=HOST:PORT")
+    return Place(name, address, settings)
+
+
+def _say(what: str, message: object) -> None:
+    """A line for people, on standard error; the message is shown as it is."""
+    _people.print(what, end=" ")
+    _people.print(str(message), markup=False, highlight=False, soft_wrap=True)

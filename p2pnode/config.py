@@ -1,0 +1,58 @@
+"""What is one node's own business: where it listens, where its data lies, and its limits, each with its unit.
+
+`node.toml` in the node's home holds these; all of it has defaults but the address to listen on.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from p2pnode.errors import ConfigError
+from p2pnode.settings import Address, Settings, check
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class NodeConfig(Settings):
+    """The checked settings of one node."""
+
+    name: str = Field(description="write this node's name as the genesis has it")
+    listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
+    admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
+    data_dir: str | None = Field(None, description="write the folder that holds the task's data files")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        "auto", description="choose auto, cpu, cuda or cuda:N"
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="choose CPU threads, or 0 for torch's choice")
+    evaluate_every: Annotated[int, Field(ge=0)] = Field(0, description="choose a number of steps, or 0 for never")
+    evaluate_samples: Annotated[int, Field(ge=1)] = Field(1000, description="choose at least 1 test sample")
+    checkpoint_every: Annotated[int, Field(ge=0)] = Field(50, description="choose a number of steps, or 0 for never")
+    linger_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60.0, description="choose how many seconds to wait, after the last step, for peers that have not finished"
+    )
+    handshake_s: Seconds = Field(10.0, description="choose how many seconds a link may take to open")
+    reconnect_s: Seconds = Field(2.0, description="choose the longest pause, in seconds, between two tries of a link")
+    fetch_after_s: Seconds = Field(1.0, description="choose after how many seconds to ask another holder for a vector")
+    control_backlog_bytes_max: Annotated[int, Field(ge=2**20)] = Field(
+        16 * 2**20, description="choose at least 1 MiB of unsent messages a peer"
+    )
+    bulk_backlog_bytes_max: Annotated[int, Field(ge=2**20)] = Field(
+        512 * 2**20, description="choose at least 1 MiB of unsent vectors a peer"
+    )
+
+    @classmethod
+    def load(cls, path: Path) -> "NodeConfig":
+        """Read `node.toml`.
+
+        Raises:
+            ConfigError: if the file is missing or wrong anywhere.
+        """
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; make a home with `p2pnode init`") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML ({error}); mend that line") from error
+        return check(cls, values, path)

@@ -1,0 +1,512 @@
+"""The only shell around the pure node: performs its effects with links, storage, training and aggregation.
+
+One loop: take all events that are here, let the node answer, make durable what it signed, perform the effects.
+Training, mixing, evaluation and checkpoints run one after another in a worker thread.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+
+from p2pnode.admin import AdminServer
+from p2pnode.aggregation import aggregate
+from p2pnode.codec import Finished, Want, WireMessage, encode_evidence
+from p2pnode.config import NodeConfig
+from p2pnode.errors import ConfigError, NonFinite, WireError
+from p2pnode.genesis import Genesis, Member
+from p2pnode.home import Home
+from p2pnode.identity import Identity, KeyRing
+from p2pnode.learning.partition import partition
+from p2pnode.learning.task import build
+from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.net.mesh import Mesh
+from p2pnode.node import (
+    Adopt,
+    Arrived,
+    Connected,
+    Event,
+    Finish,
+    Mixed,
+    Node,
+    NodeEffect,
+    Received,
+    Release,
+    Started,
+    Train,
+    Trained,
+    Unusable,
+)
+from p2pnode.observe.log import Log
+from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
+from p2pnode.storage.journal import replace_file, write_all
+from p2pnode.storage.signer import DurableSigner
+from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
+from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Mix, Send, Stream
+from protocols.faults import Fault
+from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
+from protocols.protocol import Party
+
+Outcome = TypeVar("Outcome")
+
+
+class Conversation(Protocol):
+    """What the driver drives: a `Node`, or one whose effects are tampered with."""
+
+    def handle(self, event: Event) -> list[NodeEffect]: ...
+
+
+Tamper: TypeAlias = Callable[[Node, Vectors, Genesis], Conversation]
+"""Makes a Byzantine peer of an honest node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a node made of its run.
+
+    Args:
+        accuracy, loss: of the final model, on the whole test set.
+        steps: how many the network took.
+        first_step_at, last_step_at: when the first and the last step were taken, seconds since the epoch.
+        bytes_sent, bytes_received: over all links, TLS not counted.
+        peak_rss_mib: the most memory the process held.
+    """
+
+    name: str
+    accuracy: float
+    loss: float
+    steps: int
+    first_step_at: float
+    last_step_at: float
+    bytes_sent: int
+    bytes_received: int
+    peak_rss_mib: float
+
+
+class Driver:
+    """Runs one node from its home.
+
+    Args:
+        home: the node's files.
+        log: takes what happens.
+        tamper: makes a Byzantine peer of the honest node; None leaves it honest.
+
+    Raises:
+        ConfigError: if anything in the home is wrong or missing.
+        JournalCorrupt: if the record of what was signed is damaged.
+    """
+
+    def __init__(self, home: Home, log: Log, tamper: Tamper | None = None) -> None:
+        self.home = home
+        self.genesis = Genesis.load(home.genesis)
+        self.config = NodeConfig.load(home.config)
+        self.me = _member_index(self.genesis, self.config.name, home)
+        self._log = log
+        identity = _load_identity(self.genesis.members[self.me], home)
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        self.recipe = self.genesis.plan
+        self._trainer = self._make_trainer()
+        length = self._trainer.vector.numel()
+        self._signer = DurableSigner(identity, home.journal)
+        first = self._resume()
+        party = Party(
+            self.me,
+            self.genesis.committee,
+            self.genesis.network,
+            FLOAT32,
+            length,
+            self._signer,
+            KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
+        )
+        self.vectors = Vectors(length)
+        self.node = Node(party, self.recipe, self.genesis.training.steps, first)
+        self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
+        self._outbox = Outbox(home.outbox)
+        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
+        self._admin = AdminServer(self.config.admin, self.status)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
+        self._forget_before = 0
+        self._inbox: list[Event] = []
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._first_step_at = 0.0
+        self._last_step_at = 0.0
+        self._evaluation: Evaluation | None = None
+        self._faults: Counter[tuple[PeerId, Fault]] = Counter()
+        self._finished_peers: set[PeerId] = set()
+        self._served: set[tuple[PeerId, Digest]] = set()
+        self._result: Result | None = None
+
+    async def run(self) -> Result | None:
+        """Take part until the last step is taken and no peer needs this node, or `stop`; None if stopped before.
+
+        Raises:
+            LinkError: if the node cannot listen.
+        """
+        self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
+        self.vectors.window(self.node.position, self.node.horizon)
+        try:
+            await self._admin.start()
+            self.home.admin.write_text(self._admin.address + "\n")
+            await self._mesh.start()
+            self._post(Started())
+            self._spawn(self._converse())
+            await self._stop.wait()
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            await self._shut_down()
+        return self._result
+
+    def stop(self) -> None:
+        """End the run in good order; may be called from a signal handler of the loop."""
+        self._stop.set()
+
+    def status(self) -> dict[str, Any]:
+        """What the node does right now, as `/status` tells it."""
+        position = self.node.position
+        names = [member.name for member in self.genesis.members]
+        return {
+            "name": self.config.name,
+            "network": self.genesis.network.hex(),
+            "recipe": self.recipe.name,
+            "step": position.step,
+            "steps": self.node.steps,
+            "phase": self._phase(),
+            "sub_round": position.sub_round,
+            "waits_for": [names[peer] for peer in self.node.waits_for],
+            "connected": [names[peer] for peer in self._mesh.connected],
+            "accuracy": self._evaluation.accuracy if self._evaluation else None,
+            "loss": self._evaluation.loss if self._evaluation else None,
+            "faults": [
+                {"peer": names[peer], "fault": fault.value, "count": count}
+                for (peer, fault), count in sorted(
+                    self._faults.items(), key=lambda item: (item[0][0], item[0][1].value)
+                )
+            ],
+            "bytes_sent": self._mesh.bytes_sent,
+            "bytes_received": self._mesh.bytes_received,
+            "peak_rss_mib": _peak_rss_mib(),
+            "finished": self._result is not None,
+        }
+
+    def _phase(self) -> str:
+        if self.node.finished:
+            return "finished" if self._result else "evaluating"
+        if self.node.training:
+            return "training"
+        return "waiting" if self.node.waits_for else "mixing"
+
+    # The conversation.
+
+    async def _converse(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            events, self._inbox = self._inbox, []
+            effects = [effect for event in events for effect in self._conversation.handle(event)]
+            if self._signer.dirty:  # nothing signed leaves before it is durable
+                await asyncio.to_thread(self._signer.flush)
+            if self._forget_before > self._signer.floor:
+                await asyncio.to_thread(self._signer.forget_before, self._forget_before)
+            for effect in effects:
+                self._perform(effect)
+            for peer in {event.sender for event in events if isinstance(event, Received)}:
+                self._mesh.pause(peer, self.node.congested(peer))
+            self._mesh.retry()
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    def _perform(self, effect: NodeEffect) -> None:
+        match effect:
+            case Send(to, message):
+                self._mesh.send(to, message)
+            case Broadcast(message):
+                self._mesh.broadcast(message)
+            case Stream(header, to):
+                self._stream(header, to)
+            case Expect(header):
+                self._expect(header)
+            case Fetch(header, holders):
+                self._expect(header)
+                self._spawn(self._fetch(header, holders))
+            case Accuse():
+                self._accuse(effect)
+            case Train(step):
+                self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
+            case Mix(gathered):
+                rows, after = self._rows(gathered), self.node.horizon
+                self._work(
+                    lambda: self._mix(gathered, rows),
+                    lambda made: self._made(Mixed(gathered.slot, made[0]), after, made),
+                )
+            case Adopt(step, digest):
+                self._adopt(step, digest)
+            case Release(before):
+                self.vectors.window(before, self.node.horizon)
+                self._served.clear()
+                for peer in self._mesh.connected:
+                    self._mesh.pause(peer, self.node.congested(peer))
+            case Finish():
+                self._work(self._finish, self._finished)
+            case _:
+                raise AssertionError(f"nobody performs {effect}")
+
+    # Effects on vectors.
+
+    def _train(self, step: int) -> tuple[Digest, Vector]:
+        kept = self._outbox.get(Slot(step))
+        try:
+            vector = self._trainer.step(step).numpy()
+        except NonFinite as error:
+            self._log.warning("update discarded", step=step, reason=str(error))
+            vector = self._trainer.vector.numpy()
+        # After a crash, what was signed before it is sent again, even if it would come out otherwise today.
+        return _named(kept if kept is not None and kept.shape == vector.shape else vector)
+
+    def _mix(self, gathered: Gathered, rows: list[Vector]) -> tuple[Digest, Vector]:
+        exchange = self.recipe.exchanges[gathered.slot.exchange]
+        own = [peer for peer, _ in gathered.values].index(self.me)
+        stacked = torch.from_numpy(np.stack(rows))
+        try:
+            mixture = aggregate(exchange.rule, stacked, f=self.genesis.f, own=own)
+        except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
+            self._log.warning("mixture discarded", step=gathered.slot.step, reason=str(error))
+            mixture = stacked[own].clone()
+        return _named(mixture.numpy())
+
+    def _rows(self, gathered: Gathered) -> list[Vector]:
+        return [self._held(digest) for _, digest in gathered.values]
+
+    def _held(self, digest: Digest) -> Vector:
+        vector = self.vectors.get(digest)
+        assert vector is not None, "the node asks for vectors that it knows are here"
+        return vector
+
+    def _stream(self, header: Header, to: PeerId | None) -> None:
+        vector = self.vectors.get(header.digest)
+        if vector is None:  # asked for again after its slot
+            return
+        self._mesh.stream(to, header.slot, header.digest, vector)
+        if header.origin == self.me and to is None:
+            self._work(lambda: self._outbox.put(header.slot, vector))
+
+    def _expect(self, header: Header) -> None:
+        if self.vectors.expect(header):
+            self._post(Arrived(header.digest))
+
+    async def _fetch(self, header: Header, holders: tuple[PeerId, ...]) -> None:
+        """Ask one holder after another, each after a pause in which the bytes may come by themselves."""
+        for holder in holders:
+            await asyncio.sleep(self.config.fetch_after_s)
+            slot = self.vectors.ask(header.digest, holder)
+            if slot is None:
+                return
+            self._mesh.send(holder, Want(slot, header.digest))
+
+    def _adopt(self, step: int, digest: Digest) -> None:
+        vector = self._held(digest)
+        self._last_step_at = time.time()
+        self._first_step_at = self._first_step_at or self._last_step_at
+        self._work(lambda: self._adopted(step + 1, vector))
+
+    def _adopted(self, steps: int, vector: Vector) -> None:
+        self._trainer.adopt(torch.from_numpy(vector))
+        if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
+            self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
+            self._log.info("step", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
+        if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
+            self._save_checkpoint(steps)
+
+    def _finish(self) -> Result:
+        """The model is final: measure it on everything, and write down what came out."""
+        self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
+        self._save_checkpoint(self.node.steps)
+        result = Result(
+            self.config.name,
+            self._evaluation.accuracy,
+            self._evaluation.loss,
+            self.node.steps,
+            self._first_step_at,
+            self._last_step_at,
+            self._mesh.bytes_sent,
+            self._mesh.bytes_received,
+            _peak_rss_mib(),
+        )
+        text = json.dumps(asdict(result), indent=2) + "\n"
+        replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
+        return result
+
+    def _finished(self, result: Result) -> None:
+        self._result = result
+        self._log.info("finished", **asdict(result))
+        self._mesh.broadcast(Finished())
+        asyncio.get_running_loop().call_later(self.config.linger_s, self.stop)
+        self._leave_if_alone()
+
+    def _leave_if_alone(self) -> None:
+        """Go when every peer has finished too: until then one of them may need this node's last vectors."""
+        if self._result is not None and len(self._finished_peers) == len(self.genesis.members) - 1:
+            self.stop()
+
+    def _save_checkpoint(self, step: int) -> None:
+        tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
+        save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
+        # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
+        self._forget_before = max(self._forget_before, step - 1)
+
+    def _accuse(self, accusation: Accuse) -> None:
+        peer, fault, evidence = accusation.peer, accusation.fault, accusation.evidence
+        self._faults[peer, fault] += 1
+        if self._faults[peer, fault] == 1:
+            self._log.warning("fault", peer=self._name(peer), fault=fault.value)
+        if evidence is not None:
+            path = self.home.evidence / f"{self._name(peer)}.{fault.value}.evidence"
+            if not path.exists():
+                self.home.evidence.mkdir(exist_ok=True)
+                self._work(lambda: replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence))))
+
+    # What the links bring.
+
+    def received(self, peer: PeerId, message: WireMessage) -> None:
+        match message:
+            case Want(slot, digest):
+                vector = self.vectors.get(digest)
+                if vector is not None and (peer, digest) not in self._served:
+                    self._served.add((peer, digest))
+                    self._mesh.stream(peer, slot, digest, vector)
+            case Finished():
+                self._finished_peers.add(peer)
+                self._leave_if_alone()
+            case _:
+                self._post(Received(peer, message))
+
+    def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
+        return self.vectors.judge(peer, slot, digest, nbytes)
+
+    def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None:
+        if self.vectors.take(digest, vector):
+            self._post(Arrived(digest))
+        else:
+            self._log.info("vector not finite", peer=self._name(peer))
+            self._post(Unusable(digest))
+
+    def connected(self, peer: PeerId) -> None:
+        self._log.info("connected", peer=self._name(peer))
+        self._served = {served for served in self._served if served[0] != peer}
+        self._post(Connected(peer))
+        if self._result is not None:
+            self._mesh.send(peer, Finished())
+
+    def disconnected(self, peer: PeerId, reason: BaseException | None) -> None:
+        self._log.info("disconnected", peer=self._name(peer), reason=str(reason) if reason else "closed by the peer")
+        if isinstance(reason, WireError):
+            self._accuse(Accuse(peer, Fault.MALFORMED))
+
+    # Running.
+
+    def _work(self, job: Callable[[], Outcome], then: Callable[[Outcome], None] = lambda _: None) -> None:
+        """Do the job in the worker, after the ones before it; `then` takes its outcome on the loop."""
+        future = asyncio.get_running_loop().run_in_executor(self._worker, job)
+
+        async def finish() -> None:
+            then(await future)
+
+        self._spawn(finish())
+
+    def _made(self, event: Event, slot: Slot, made: tuple[Digest, Vector]) -> None:
+        self.vectors.put(slot, *made)
+        self._post(event)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A task that failed ends the run: an error of ours must be seen, not survived by luck."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self.stop()
+
+    async def _shut_down(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._mesh.stop()
+        await self._admin.stop()
+        self.home.admin.unlink(missing_ok=True)
+        self._worker.shutdown(cancel_futures=True)
+        if self._failure is None and not self.node.finished:
+            self._save_checkpoint(self.node.position.step)
+        self._signer.close()
+        self._log.info("node stops", step=self.node.position.step)
+
+    def _make_trainer(self) -> Trainer:
+        genesis, training = self.genesis, self.genesis.training
+        task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
+        indices = partition(task.data.train_y, self.me, len(genesis.members), genesis.seed, training.alpha)
+        return Trainer(
+            task,
+            indices,
+            genesis.seed,
+            self.me,
+            training.local_batch,
+            training.momentum,
+            training.lr,
+            training.lr_decay_every,
+            self.config.device,
+        )
+
+    def _resume(self) -> int:
+        """Go back to the checkpoint, if there is one of this network; the step to begin with."""
+        checkpoint = load_checkpoint(self.home.checkpoint, self.genesis.network)
+        if checkpoint is None:
+            return 0
+        self._trainer.restore({name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()})
+        return checkpoint.step
+
+    def _name(self, peer: PeerId) -> str:
+        return self.genesis.members[peer].name
+
+
+def _named(vector: Vector) -> tuple[Digest, Vector]:
+    vector = np.ascontiguousarray(vector)
+    return digest_of(vector), vector
+
+
+def _load_identity(member: Member, home: Home) -> Identity:
+    identity = Identity.load(home.key)
+    if identity.public_key.hex() != member.public_key:
+        raise ConfigError(f"{home.key}: not the key of {member.name} in {home.genesis}; copy the right one")
+    if not home.certificate.exists() or home.certificate.read_text() != member.certificate:
+        raise ConfigError(f"{home.certificate}: not the certificate of {member.name}; copy it from {home.genesis}")
+    return identity
+
+
+def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
+    for index, member in enumerate(genesis.members):
+        if member.name == name:
+            return PeerId(index)
+    raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
+
+
+def _peak_rss_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,140 @@
+"""The charter that all members share: who they are, how many may lie, what they learn and how.
+
+Its hash names the network. It is bound into every signature, so that nothing signed for one network means anything in
+another. Addresses are left out of the hash: a member may move, and stays who it is.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import blake3
+from pydantic import Field, field_validator, model_validator
+
+from p2pnode.errors import ConfigError
+from p2pnode.identity import certificate_der, certified_key
+from p2pnode.recipe import Recipe, choose
+from p2pnode.settings import Address, Settings, check
+from protocols.committee import MEMBERS_MAX, Committee
+
+_DOMAIN = b"p2pnode/genesis/v1\0"
+
+
+class Member(Settings):
+    """One member: its name, key, pinned certificate and where it listens."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
+        description="use lower-case letters, digits and hyphens, at most 63"
+    )
+    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="copy the 64 hexadecimal digits that `p2pnode keygen` printed"
+    )
+    certificate: str = Field(description="copy the PEM text that `p2pnode keygen` wrote to cert.pem")
+    address: Address = Field(description="write it as host:port")
+
+    @model_validator(mode="after")
+    def _certificate_is_of_the_key(self) -> "Member":
+        if certified_key(self.certificate).hex() != self.public_key:
+            raise ValueError(f"the certificate of {self.name} carries another key than its public_key")
+        return self
+
+
+class Choice(Settings):
+    """Which recipe, and what is chosen otherwise than it does; None leaves the choice to the recipe."""
+
+    name: str = Field("trimmed", description="choose dsgd, trimmed or monna")
+    broadcast: str | None = Field(None, description="choose plain or signed-echo")
+    rule: str | None = Field(None, description="choose mean, median, trimmed-mean or nearest-neighbour")
+    sub_rounds: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="choose from 1 to 64")
+
+
+class Training(Settings):
+    """The learning task and its schedule. The step size is lr / (1 + ⌊step / lr_decay_every⌋)."""
+
+    task: str = Field("digits", description="choose digits, mnist or fashion-mnist")
+    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="choose a positive Dirichlet concentration, or leave it out for i.i.d. data"
+    )
+    steps: Annotated[int, Field(ge=1, le=10**9)] = Field(description="choose at least 1")
+    local_batch: Annotated[int, Field(ge=1, le=2**20)] = Field(description="choose at least 1 sample")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="choose 0 ≤ momentum < 1, for example 0.9")
+    lr: Annotated[float, Field(gt=0)] = Field(description="choose a positive step size, for example 0.1")
+    lr_decay_every: Annotated[int, Field(ge=0)] = Field(0, description="choose a number of steps, or 0 for none")
+
+
+class Genesis(Settings):
+    """The charter. Two nodes that read the same charter agree on everything but their data."""
+
+    version: Literal[1] = Field(1, description="make the genesis with this version of p2pnode")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="choose an integer from 0")
+    f: Annotated[int, Field(ge=0)] = Field(description="choose how many members may lie, from 0")
+    recipe: Choice = Choice()
+    training: Training
+    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MEMBERS_MAX, strict=False)] = Field(
+        description=f"list from 1 to {MEMBERS_MAX} members"
+    )
+
+    @field_validator("members")
+    @classmethod
+    def _members_differ(cls, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        for what in ("name", "public_key", "address"):
+            values = [getattr(member, what) for member in members]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two members share one {what}")
+        return members
+
+    @property
+    def committee(self) -> Committee:
+        return Committee(len(self.members), self.f)
+
+    @property
+    def plan(self) -> Recipe:
+        """The recipe, with every choice made.
+
+        Raises:
+            ConfigError: if no theorem covers it at this n and f.
+        """
+        chosen = self.recipe
+        return choose(chosen.name, self.committee, chosen.broadcast, chosen.rule, chosen.sub_rounds)
+
+    @property
+    def network(self) -> bytes:
+        """32 bytes that name the network."""
+        charter = self.model_dump(mode="json", exclude={"members": {"__all__": {"address"}}})
+        canonical = json.dumps(charter, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return blake3.blake3(_DOMAIN + canonical.encode()).digest()
+
+    @property
+    def certificates_der(self) -> tuple[bytes, ...]:
+        return tuple(certificate_der(member.certificate) for member in self.members)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Genesis":
+        """Read a charter, and check it down to its theorem.
+
+        Raises:
+            ConfigError: if the file is missing or wrong anywhere.
+        """
+        genesis = check(cls, read_json(path), path)
+        genesis.plan  # noqa: B018  refuses what no theorem covers
+        return genesis
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object from a file.
+
+    Raises:
+        ConfigError: if the file is missing, unreadable or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; make one with `p2pnode init`") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON ({error}); copy it again from another member") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: not a JSON object; copy it again from another member")
+    return value

@@ -1,0 +1,102 @@
+"""A node's home: the one folder that holds everything of one node, and the names of its files."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pnode.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Names of the files in one node's home."""
+
+    path: Path
+
+    @property
+    def key(self) -> Path:
+        return self.path / "key.pem"
+
+    @property
+    def certificate(self) -> Path:
+        return self.path / "cert.pem"
+
+    @property
+    def genesis(self) -> Path:
+        return self.path / "genesis.json"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "node.toml"
+
+    @property
+    def journal(self) -> Path:
+        """What was signed, append-only."""
+        return self.path / "signed.journal"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def outbox(self) -> Path:
+        """Folder of one's own latest vectors."""
+        return self.path / "outbox"
+
+    @property
+    def evidence(self) -> Path:
+        """Folder of proofs against liars."""
+        return self.path / "evidence"
+
+    @property
+    def log(self) -> Path:
+        """What happened, a JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def output(self) -> Path:
+        """What a node of a testnet printed, among it any failure before its log was open."""
+        return self.path / "output.txt"
+
+    @property
+    def admin(self) -> Path:
+        """Address of the running node's admin endpoint."""
+        return self.path / "admin"
+
+    @property
+    def result(self) -> Path:
+        """The outcome of a finished run, JSON."""
+        return self.path / "result.json"
+
+    @property
+    def pid(self) -> Path:
+        """Process id of the running node; locked while it runs."""
+        return self.path / "pid"
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Hold the home for this process: two processes of one key could sign two things for one slot.
+
+        Raises:
+            ConfigError: if another process holds it, or it is no home.
+        """
+        try:
+            fd = os.open(self.pid, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(f"home {self.path}: {error.strerror}; make one with `p2pnode init`") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "?"
+            os.close(fd)
+            raise ConfigError(f"home {self.path}: process {holder} runs this node; stop it first") from error
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            self.pid.unlink(missing_ok=True)
+            os.close(fd)

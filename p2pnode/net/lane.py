@@ -1,0 +1,261 @@
+"""The two lanes of a link, as transport protocols: framed messages, and vectors received straight into their memory.
+
+Neither lane knows what it carries for. Both are told who is at the other end by the handshake, and close on any
+byte that no correct peer sends.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from typing import Protocol, cast
+
+import blake3
+import numpy as np
+
+from p2pnode.codec import MESSAGE_BYTES_MAX
+from p2pnode.errors import FrameTooLarge, Malformed, WireError
+from p2pnode.storage.vectors import Vector, Verdict
+from protocols.header import DIGEST_BYTES, Digest, Slot
+
+_LENGTH = struct.Struct(">I")
+_BULK_HEAD = struct.Struct(f">QBHQ{DIGEST_BYTES}s")
+
+_PIECE_BYTES = 256 * 1024
+"""Vectors are handed to the transport in pieces, so that what it buffers stays small beside a vector."""
+
+_WRITE_BUFFER_BYTES_MAX = 1024 * 1024
+_SCRATCH_BYTES = 64 * 1024
+
+
+class Receiver(Protocol):
+    """Who takes what the lanes bring."""
+
+    def message(self, data: bytes) -> None:
+        """One framed message; raises WireError if it is none."""
+
+    def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
+        """What to do with a vector that is about to come."""
+
+    def vector(self, digest: Digest, vector: Vector) -> None:
+        """A whole vector whose bytes hash to `digest`."""
+
+    def lost(self, reason: BaseException | None) -> None:
+        """The lane is closed, for this reason if it is our doing."""
+
+
+class Lane(asyncio.BaseProtocol):
+    """What both lanes share: their transport, its end, and counting."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.transport: asyncio.Transport | None = None
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.closed = asyncio.Event()
+        self.predecessor: asyncio.BaseProtocol | None = None
+        self._failure: WireError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transport is one in all but its bases
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if self.predecessor is not None:
+            self.predecessor.connection_lost(exc)
+        self.closed.set()
+        self.receiver.lost(self._failure)
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _fail(self, error: WireError) -> None:
+        self._failure = error
+        self.close()
+
+
+class ControlLane(Lane, asyncio.Protocol):
+    """Messages, each behind its length (4 bytes, big endian).
+
+    Args:
+        receiver: takes the messages.
+        backlog_bytes_max: unsent bytes above which the peer is given up; it hears all again when it is back.
+    """
+
+    def __init__(self, receiver: Receiver, backlog_bytes_max: int) -> None:
+        super().__init__(receiver)
+        self._backlog_bytes_max = backlog_bytes_max
+        self._buffer = bytearray()
+
+    def send(self, message: bytes) -> None:
+        """Queue a message; the order is kept."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write(_LENGTH.pack(len(message)) + message)
+        self.bytes_sent += _LENGTH.size + len(message)
+        if self.transport.get_write_buffer_size() > self._backlog_bytes_max:
+            self._fail(WireError(f"more than {self._backlog_bytes_max} bytes of messages wait for the peer"))
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        self._buffer += data
+        try:
+            self._take_frames()
+        except WireError as error:
+            self._fail(error)
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if paused and self.transport.is_reading():
+            self.transport.pause_reading()
+        elif not paused and not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def _take_frames(self) -> None:
+        position = 0
+        while len(self._buffer) - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, position)
+            if length > MESSAGE_BYTES_MAX:
+                raise FrameTooLarge(f"a message of {length} bytes; at most {MESSAGE_BYTES_MAX} are taken")
+            begin, end = position + _LENGTH.size, position + _LENGTH.size + length
+            if end > len(self._buffer):
+                break
+            self.receiver.message(bytes(self._buffer[begin:end]))
+            position = end
+        del self._buffer[:position]
+
+
+class BulkLane(Lane, asyncio.BufferedProtocol):
+    """Vectors, each behind its slot, length and digest; received straight into the memory that is mixed.
+
+    Args:
+        receiver: judges and takes the vectors.
+        backlog_bytes_max: bytes of unsent vectors above which the oldest are dropped.
+    """
+
+    def __init__(self, receiver: Receiver, backlog_bytes_max: int) -> None:
+        super().__init__(receiver)
+        self._backlog_bytes_max = backlog_bytes_max
+        self._queue: deque[tuple[Slot, Digest, memoryview]] = deque()
+        self._sending: memoryview | None = None
+        self._writable = True
+        self._head = bytearray(_BULK_HEAD.size)
+        self._pending: tuple[Slot, Digest, int] | None = None
+        self._vector: Vector | None = None
+        self._into = memoryview(self._head)
+        self._filled = 0
+        self._left = 0
+        self._hasher = blake3.blake3()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
+
+    # Sending: the transport says when it has room, and each time takes pieces until it has not.
+
+    def send(self, slot: Slot, digest: Digest, vector: Vector) -> None:
+        """Queue a vector, which must not change any more. Nothing is copied until the transport has room."""
+        if any(queued == digest for _, queued, _ in self._queue):
+            return
+        self._queue.append((slot, digest, vector.view(np.uint8).data))
+        while len(self._queue) > 1 and sum(len(view) for _, _, view in self._queue) > self._backlog_bytes_max:
+            self._queue.popleft()
+        self._pump()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._writable and self.transport is not None and not self.transport.is_closing():
+            if not self._sending:
+                if not self._queue:
+                    return
+                slot, digest, self._sending = self._queue.popleft()
+                self._write(_BULK_HEAD.pack(slot.step, slot.exchange, slot.sub_round, len(self._sending), digest))
+            piece, self._sending = self._sending[:_PIECE_BYTES], self._sending[_PIECE_BYTES:]
+            self._write(piece)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+        self.bytes_sent += len(data)
+
+    # Receiving: a head, then as many bytes as it says, into the vector or into nothing.
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._into[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.bytes_received += nbytes
+        if self._pending is None:
+            self._head_updated(nbytes)
+        else:
+            self._body_updated(nbytes)
+
+    def retry(self) -> None:
+        """What was told to wait may be welcome now."""
+        if self._pending is not None and self._left == 0:
+            self._admit()
+
+    def _head_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled < len(self._head):
+            return
+        step, exchange, sub_round, length, digest = _BULK_HEAD.unpack(self._head)
+        self._pending = (Slot(step, exchange, sub_round), digest, length)
+        self._admit()
+
+    def _admit(self) -> None:
+        assert self._pending is not None
+        if self.transport is None or self.transport.is_closing():
+            return
+        slot, digest, length = self._pending
+        verdict = self.receiver.judge(slot, digest, length)
+        if verdict is Verdict.REFUSE:
+            self._fail(Malformed(f"a vector of {length} bytes, which no member of this network sends"))
+        elif verdict is Verdict.WAIT:
+            if self.transport.is_reading():
+                self.transport.pause_reading()
+        else:
+            self._begin_body(length, keep=verdict is Verdict.TAKE)
+
+    def _begin_body(self, length: int, *, keep: bool) -> None:
+        assert self.transport is not None
+        self._left, self._filled = length, 0
+        if keep:
+            self._vector = np.empty(length // 4, np.float32)
+            self._into = self._vector.view(np.uint8).data
+            self._hasher = blake3.blake3()
+        else:
+            self._into = memoryview(bytearray(min(length, _SCRATCH_BYTES)))
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def _body_updated(self, nbytes: int) -> None:
+        self._left -= nbytes
+        if self._vector is not None:
+            self._hasher.update(self._into[self._filled : self._filled + nbytes])
+            self._filled += nbytes
+        elif self._left < len(self._into):
+            self._into = self._into[: self._left]
+        if self._left == 0:
+            self._end_body()
+
+    def _end_body(self) -> None:
+        assert self._pending is not None
+        (_, digest, _), vector = self._pending, self._vector
+        self._pending = self._vector = None
+        self._into, self._filled = memoryview(self._head), 0
+        if vector is None:
+            return
+        if self._hasher.digest() != digest:
+            self._fail(Malformed("a vector whose bytes do not hash to its digest"))
+            return
+        self.receiver.vector(digest, vector)

@@ -1,0 +1,389 @@
+"""A link to every other member: two lanes each, opened by the member of the lower index, opened again when lost.
+
+The server is aiohttp's: `GET /v1/link/control` and `/v1/link/bulk` upgrade the connection, and from then on its bytes
+belong to a lane. Who is not in the genesis fails in the TLS handshake, before any byte of a request is read.
+"""
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from p2pnode.codec import WireMessage, decode, encode
+from p2pnode.config import NodeConfig
+from p2pnode.errors import LinkError
+from p2pnode.genesis import Genesis
+from p2pnode.home import Home
+from p2pnode.net.lane import BulkLane, ControlLane, Lane
+from p2pnode.net.tls import client_context, server_context
+from p2pnode.observe.log import Log
+from p2pnode.settings import split_address
+from p2pnode.storage.vectors import Vector, Verdict
+from protocols.header import Digest, PeerId, Slot
+
+_UPGRADE = "p2pnode-link"
+_UPGRADE_HEADERS = f"Connection: Upgrade\r\nUpgrade: {_UPGRADE}\r\n"
+_UPGRADED = f"HTTP/1.1 101 Switching Protocols\r\n{_UPGRADE_HEADERS}\r\n".encode()
+_LANES = ("control", "bulk")
+
+_HANDSHAKES_MAX = 64
+"""Connections that may be in the handshake at once; more wait in the system's queue."""
+
+_SAID_MAX = 1024
+"""Different refusals that are logged, in all."""
+
+_FIRST_PAUSE_S = 0.05
+"""Pause before the second try of a link; it doubles up to `reconnect_s`. Nodes of one network start in any order."""
+
+
+class Delegate(Protocol):
+    """Who takes what the links bring."""
+
+    def received(self, peer: PeerId, message: WireMessage) -> None: ...
+
+    def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict: ...
+
+    def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None: ...
+
+    def connected(self, peer: PeerId) -> None: ...
+
+    def disconnected(self, peer: PeerId, reason: BaseException | None) -> None: ...
+
+
+@dataclass(eq=False)
+class Link:
+    """The two lanes to one member; up when both are, down when either is lost."""
+
+    peer: PeerId
+    delegate: Delegate
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    down: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def message(self, data: bytes) -> None:
+        self.delegate.received(self.peer, decode(data))
+
+    def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
+        return self.delegate.judge(self.peer, slot, digest, nbytes)
+
+    def vector(self, digest: Digest, vector: Vector) -> None:
+        self.delegate.vector(self.peer, digest, vector)
+
+    def lost(self, reason: BaseException | None) -> None:
+        if self.down.is_set():
+            return
+        was_up = self.up
+        self.down.set()
+        self.close()
+        if was_up:
+            self.delegate.disconnected(self.peer, reason)
+
+    @property
+    def up(self) -> bool:
+        return len(self.lanes) == len(_LANES) and not self.down.is_set()
+
+    def close(self) -> None:
+        for lane in self.lanes.values():
+            lane.close()
+
+    @property
+    def control(self) -> ControlLane:
+        lane = self.lanes["control"]
+        assert isinstance(lane, ControlLane)
+        return lane
+
+    @property
+    def bulk(self) -> BulkLane:
+        lane = self.lanes["bulk"]
+        assert isinstance(lane, BulkLane)
+        return lane
+
+
+class Mesh:
+    """All links of one node.
+
+    Args:
+        me: this node's member index.
+        home, genesis, config: its files and settings.
+        delegate: takes what the links bring.
+        log: says who was refused, and why.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        home: Home,
+        genesis: Genesis,
+        config: NodeConfig,
+        delegate: Delegate,
+        log: Log,
+    ) -> None:
+        self.me = me
+        self._genesis = genesis
+        self._config = config
+        self._delegate = delegate
+        self._log = log
+        self._member_of = {der: PeerId(i) for i, der in enumerate(genesis.certificates_der)}
+        self._server_tls = server_context(home, genesis)
+        self._client_tls = client_context(home, genesis)
+        self._links: dict[PeerId, Link] = {}
+        self._halves: dict[tuple[PeerId, str], Link] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said: set[str] = set()
+        self._runner: web.AppRunner | None = None
+        self._retired_sent = 0
+        self._retired_received = 0
+
+    async def start(self) -> None:
+        """Listen, and begin to open links.
+
+        Raises:
+            LinkError: if the address cannot be listened on.
+        """
+        app = web.Application()
+        app.router.add_get("/v1/link/{lane}", self._upgrade)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        address = split_address(self._config.listen)
+        try:
+            listener = socket.create_server(address, backlog=128)
+        except OSError as error:
+            raise LinkError(
+                f"cannot listen on {self._config.listen}: {error.strerror}; free it, or change `listen`"
+            ) from error
+        listener.setblocking(False)
+        self._spawn(self._accept(listener))
+        for peer in range(self.me + 1, len(self._genesis.members)):
+            self._spawn(self._keep(PeerId(peer)))
+
+    async def stop(self) -> None:
+        """Close every link and stop listening."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in [*self._links.values(), *self._halves.values()]:
+            link.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def connected(self) -> tuple[PeerId, ...]:
+        return tuple(peer for peer, link in sorted(self._links.items()) if link.up)
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._retired_sent + sum(lane.bytes_sent for lane in self._lanes())
+
+    @property
+    def bytes_received(self) -> int:
+        return self._retired_received + sum(lane.bytes_received for lane in self._lanes())
+
+    def send(self, peer: PeerId, message: WireMessage) -> None:
+        """Send to one member, if it is connected; whoever is not hears it again when it is back."""
+        self._send_bytes(peer, encode(message))
+
+    def broadcast(self, message: WireMessage) -> None:
+        """Send to every connected member."""
+        data = encode(message)
+        for peer in self._links:
+            self._send_bytes(peer, data)
+
+    def stream(self, to: PeerId | None, slot: Slot, digest: Digest, vector: Vector) -> None:
+        """Send a vector to one connected member, or to all."""
+        for peer, link in self._links.items():
+            if link.up and to in (peer, None):
+                link.bulk.send(slot, digest, vector)
+
+    def pause(self, peer: PeerId, paused: bool) -> None:
+        """Stop or go on reading messages of one member."""
+        link = self._links.get(peer)
+        if link is not None and link.up:
+            link.control.pause(paused)
+
+    def retry(self) -> None:
+        """Vectors that were told to wait may be welcome now."""
+        for link in self._links.values():
+            if link.up:
+                link.bulk.retry()
+
+    def close(self, peer: PeerId, reason: BaseException) -> None:
+        """Give up the link to one member; it may come back."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.lost(reason)
+
+    def _send_bytes(self, peer: PeerId, data: bytes) -> None:
+        link = self._links.get(peer)
+        if link is not None and link.up:
+            link.control.send(data)
+
+    def _lanes(self) -> list[Lane]:
+        return [lane for link in self._links.values() for lane in link.lanes.values()]
+
+    # Opening links to members of a higher index.
+
+    async def _keep(self, peer: PeerId) -> None:
+        """Open the link to `peer`, again whenever it is lost."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                async with asyncio.timeout(self._config.handshake_s):
+                    link = await self._dial(peer)
+            except (OSError, TimeoutError, LinkError) as error:
+                self._say_once("no link yet", peer=self._name(peer), reason=str(error) or type(error).__name__)
+            else:
+                pause = _FIRST_PAUSE_S
+                await link.down.wait()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, self._config.reconnect_s)
+
+    async def _dial(self, peer: PeerId) -> Link:
+        link = Link(peer, self._delegate)
+        pair = random.randbytes(8).hex()
+        try:
+            for name in _LANES:
+                await self._dial_lane(link, name, pair)
+        except BaseException:
+            link.close()
+            raise
+        self._adopt(link)
+        return link
+
+    async def _dial_lane(self, link: Link, name: str, pair: str) -> None:
+        host, port = split_address(self._genesis.members[link.peer].address)
+        loop = asyncio.get_running_loop()
+        transport, upgrade = await loop.create_connection(
+            _Upgrade, host, port, ssl=self._client_tls, ssl_handshake_timeout=self._config.handshake_s
+        )
+        if self._peer_of(transport) != link.peer:
+            transport.abort()
+            raise LinkError(f"{host}:{port} is {self._name(self._peer_of(transport))}; mend the address in the genesis")
+        request = f"GET /v1/link/{name}?pair={pair} HTTP/1.1\r\nHost: {host}\r\n{_UPGRADE_HEADERS}\r\n"
+        transport.write(request.encode())
+        await upgrade.done
+        self._attach(link, name, transport)
+
+    # Letting in members of a lower index.
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        room = asyncio.Semaphore(_HANDSHAKES_MAX)
+        with listener:
+            while True:
+                await room.acquire()
+                connection, address = await loop.sock_accept(listener)
+                self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
+
+    async def _let_in(self, connection: socket.socket, host: str) -> None:
+        assert self._runner is not None
+        server = self._runner.server
+        assert server is not None
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                server, connection, ssl=self._server_tls, ssl_handshake_timeout=self._config.handshake_s
+            )
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            self._say_once("stranger refused", host=host, reason=reason)
+            connection.close()
+
+    def _say_once(self, event: str, **details: str) -> None:
+        """Neither a stranger nor a peer that is down may fill the log."""
+        said = f"{event} {sorted(details.items())}"
+        if said not in self._said and len(self._said) < _SAID_MAX:
+            self._said.add(said)
+            self._log.warning(event, **details)
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        """Turn a member's request into a lane, and stay until the lane is lost."""
+        name, pair = request.match_info["lane"], request.query.get("pair", "")
+        transport = request.transport
+        if name not in _LANES or request.headers.get("Upgrade") != _UPGRADE or transport is None:
+            raise web.HTTPUpgradeRequired(headers={"Upgrade": _UPGRADE})
+        peer = self._peer_of(transport)
+        if peer is None or peer >= self.me:
+            raise web.HTTPForbidden(text="the member of the lower index opens the link")
+        link = self._half(peer, pair)
+        if name in link.lanes:
+            raise web.HTTPConflict(text="this lane is open already")
+        transport.write(_UPGRADED)
+        handler = transport.get_protocol()
+        lane = self._attach(link, name, transport)
+        assert isinstance(handler, asyncio.BaseProtocol)
+        lane.predecessor = handler  # aiohttp cleans up after its connection
+        if link.up:
+            del self._halves[peer, pair]
+            self._adopt(link)
+        await lane.closed.wait()
+        return web.Response()
+
+    def _half(self, peer: PeerId, pair: str) -> Link:
+        """The link that this lane completes, or a new one; a member has one half-open link at most."""
+        if (peer, pair) not in self._halves:
+            for key in [key for key in self._halves if key[0] == peer]:
+                self._halves.pop(key).lost(None)
+            self._halves[peer, pair] = Link(peer, self._delegate)
+        return self._halves[peer, pair]
+
+    def _attach(self, link: Link, name: str, transport: asyncio.Transport) -> Lane:
+        lane: Lane = (
+            ControlLane(link, self._config.control_backlog_bytes_max)
+            if name == "control"
+            else BulkLane(link, self._config.bulk_backlog_bytes_max)
+        )
+        transport.set_protocol(lane)
+        lane.connection_made(transport)
+        link.lanes[name] = lane
+        return lane
+
+    def _adopt(self, link: Link) -> None:
+        """This link is the one to its member from now on."""
+        old = self._links.get(link.peer)
+        if old is not None:
+            self._retired_sent += sum(lane.bytes_sent for lane in old.lanes.values())
+            self._retired_received += sum(lane.bytes_received for lane in old.lanes.values())
+            old.lost(LinkError("replaced by a newer link"))
+        self._links[link.peer] = link
+        self._delegate.connected(link.peer)
+
+    def _peer_of(self, transport: asyncio.Transport) -> PeerId | None:
+        der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return self._member_of.get(der)
+
+    def _name(self, peer: PeerId | None) -> str:
+        return self._genesis.members[peer].name if peer is not None else "a stranger"
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Upgrade(asyncio.BufferedProtocol):
+    """Waits for exactly the answer that turns a connection into a lane; reads not one byte more."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answer = bytearray(len(_UPGRADED))
+        self._filled = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._answer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled == len(_UPGRADED) and not self.done.done():
+            if self._answer == _UPGRADED:
+                self.done.set_result(None)
+            else:
+                self.done.set_exception(LinkError("the peer does not open the link"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(LinkError("the peer closed the connection; is it of the same genesis?"))

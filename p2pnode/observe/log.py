@@ -1,0 +1,51 @@
+"""Logs: a JSON object a line in the node's home, and the same for people, or as JSON, on the terminal."""
+
+import sys
+from pathlib import Path
+from typing import IO, Literal
+
+import structlog
+
+Console = Literal["people", "json", "none"]
+Log = structlog.typing.FilteringBoundLogger
+
+_INFO = 20
+
+
+def open_log(path: Path, name: str, console: Console = "none") -> Log:
+    """A logger that appends to `path`, and shows the same on standard error for people or on standard output as JSON.
+
+    Args:
+        path: the file; a line an event, each with its time (UTC), level, node and event.
+        name: the node's name.
+        console: what to show besides.
+    """
+    file = path.open("a", buffering=1)
+    log: Log = structlog.wrap_logger(
+        _Tee(file, console),
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True)],
+        wrapper_class=structlog.make_filtering_bound_logger(_INFO),
+        context_class=dict,
+        node=name,
+    )
+    return log
+
+
+class _Tee:
+    """Writes an event as JSON to the file, and to the terminal as it is wanted there."""
+
+    def __init__(self, file: IO[str], console: Console) -> None:
+        self._file = file
+        self._console = console
+        self._json = structlog.processors.JSONRenderer()
+        self._people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
+
+    def _write(self, **event: object) -> None:
+        line = str(self._json(None, "", dict(event)))
+        self._file.write(line + "\n")
+        if self._console == "json":
+            print(line, flush=True)
+        elif self._console == "people":
+            print(self._people(None, "", dict(event)), file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = exception = _write

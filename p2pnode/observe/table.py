@@ -1,0 +1,161 @@
+"""Tables for people: a testnet while it runs and when it is over, and one node's status."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from p2pnode.testnet import NodeView, Plan
+
+_LINE_EVERY_S = 5.0
+"""Where no terminal shows a live table, a line of progress so often."""
+
+
+class Progress:
+    """Shows a testnet while it runs: a live table on a terminal, elsewhere a line now and then.
+
+    Args:
+        console: where to.
+        plan: what is run.
+        quiet: show lines, even on a terminal.
+    """
+
+    def __init__(self, console: Console, plan: "Plan", *, quiet: bool) -> None:
+        self._console = console
+        self._plan = plan
+        self._began = time.monotonic()
+        self._said = 0.0
+        self._live = (
+            Live(console=console, transient=True, refresh_per_second=4) if not quiet and console.is_terminal else None
+        )
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, nodes: "list[NodeView]") -> None:
+        """Show the nodes as they are."""
+        seconds = time.monotonic() - self._began
+        if self._live is not None:
+            self._live.update(Group(_live_table(nodes, self._plan), Text(f"{seconds:.0f} s", style="dim")))
+        elif seconds - self._said >= _LINE_EVERY_S:
+            self._said = seconds
+            self._console.print(_line(nodes, self._plan, seconds), highlight=False, soft_wrap=True)
+
+
+def summary(told: dict[str, Any]) -> Table:
+    """The honest nodes of a finished testnet."""
+    table = Table(title=_title(told), title_justify="left")
+    for name in ("node", "accuracy", "loss", "steps", "sent", "received", "peak memory", "exit"):
+        table.add_column(name, justify="left" if name == "node" else "right")
+    for node in told["honest"]:
+        table.add_row(
+            node["name"],
+            _number(node["accuracy"], ".4f"),
+            _number(node["loss"], ".4f"),
+            str(node["steps"]),
+            _mib(node["bytes_sent"]),
+            _mib(node["bytes_received"]),
+            _number(node["peak_rss_mib"], ".0f", " MiB"),
+            _exit(node["exit"]),
+        )
+    return table
+
+
+def closing(told: dict[str, Any], path: Path) -> Text:
+    """What a finished testnet comes to, in a few lines."""
+    rate = _number(told["steps_per_second"], ".1f")
+    accused = sorted({row["accused"] for row in told["evidence"]})
+    proof = f"against {', '.join(accused)}, {len(told['evidence'])} files" if accused else "none"
+    lines = [
+        f"accuracy      {told['accuracy_min']:.4f} at least, {told['accuracy_mean']:.4f} on average",
+        f"disagreement  {told['disagreement']:.4f}",
+        f"time          {told['seconds']:.1f} s, first step after {told['startup_seconds']:.1f} s, {rate} steps/s",
+        f"evidence      {proof}",
+        f"summary       {path}",
+    ]
+    return Text("\n".join(lines))
+
+
+def status(told: dict[str, Any]) -> Table:
+    """One node's status."""
+    table = Table(show_header=False, title=f"{told['name']}, recipe {told['recipe']}", title_justify="left")
+    faults = ", ".join(f"{row['peer']} {row['fault']} ({row['count']})" for row in told["faults"])
+    rows = {
+        "step": f"{told['step']} of {told['steps']}",
+        "phase": told["phase"],
+        "waits for": ", ".join(told["waits_for"]) or "nobody",
+        "connected": ", ".join(told["connected"]) or "nobody",
+        "accuracy": _number(told["accuracy"], ".4f"),
+        "loss": _number(told["loss"], ".4f"),
+        "faults seen": faults or "none",
+        "sent, received": f"{_mib(told['bytes_sent'])}, {_mib(told['bytes_received'])}",
+        "peak memory": f"{told['peak_rss_mib']:.0f} MiB",
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    return table
+
+
+def _live_table(nodes: "list[NodeView]", plan: "Plan") -> Table:
+    table = Table(title=f"{plan.nodes} nodes, {plan.byzantine} lying", title_justify="left")
+    for name in ("node", "step", "loss", "accuracy", "phase", "waits for"):
+        table.add_column(name, justify="right" if name in ("step", "loss", "accuracy") else "left")
+    for node in nodes:
+        told = node.status
+        label = Text(node.name) if node.honest else Text(f"{node.name} (lies)", style="red")
+        table.add_row(
+            label,
+            f"{told.get('step', 0)} / {plan.values['training']['steps']}",
+            _number(told.get("loss"), ".4f"),
+            _number(told.get("accuracy"), ".4f"),
+            _exit(node.exit) if node.exit is not None else told.get("phase", "starting"),
+            ", ".join(told.get("waits_for", [])),
+        )
+    return table
+
+
+def _line(nodes: "list[NodeView]", plan: "Plan", seconds: float) -> str:
+    honest = [node for node in nodes if node.honest and node.exit is None]
+    known = [node for node in honest if node.status]
+    if not known:
+        return f"{seconds:4.0f} s  starting"
+    slowest = min(known, key=lambda node: node.step)
+    accuracies = [node.status["accuracy"] for node in known if node.status["accuracy"] is not None]
+    accuracy = f", accuracy {min(accuracies):.4f} at least" if accuracies else ""
+    waits = slowest.status["waits_for"]
+    waiting = f", {slowest.name} waits for {', '.join(waits)}" if waits else ""
+    return f"{seconds:4.0f} s  step {slowest.step} of {plan.values['training']['steps']}{accuracy}{waiting}"
+
+
+def _title(told: dict[str, Any]) -> str:
+    lying = f"{told['byzantine']} lying ({told['attack']})" if told["byzantine"] else "all honest"
+    return (
+        f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, {lying}, f = {told['f']}, "
+        f"{told['rule']} over {told['broadcast']}"
+    )
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
+def _mib(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**20:.1f} MiB"
+
+
+def _exit(code: int | None) -> str:
+    return "–" if code is None else f"signal {-code}" if code < 0 else str(code)

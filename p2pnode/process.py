@@ -1,0 +1,65 @@
+"""One node as a process: its home locked, its log open, its signals heard, its exit code true."""
+
+import asyncio
+import signal
+from collections.abc import Collection, Sequence
+
+import uvloop
+
+from p2pnode.config import NodeConfig
+from p2pnode.driver import Driver, Tamper
+from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.home import Home
+from p2pnode.observe.log import Console, Log, open_log
+
+EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
+
+
+def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (), console: Console = "none") -> int:
+    """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
+
+    Args:
+        home: the node's files.
+        attacks: makes a Byzantine peer of it, for tests; none leaves it honest.
+        liars: names of the members that lie with it.
+        console: what to show on the terminal.
+
+    Raises:
+        ConfigError: if something in the home is wrong; nothing was started.
+    """
+    name = NodeConfig.load(home.config).name
+    with home.occupied():
+        log = open_log(home.log, name, console)
+        try:
+            driver = Driver(home, log, _tamper(home, attacks, liars, log))
+        except ConfigError as error:
+            log.error("refused", reason=str(error))  # noqa: TRY400  told to the user without a traceback
+            raise
+        except P2PNodeError as error:
+            log.error("halted", reason=str(error))  # noqa: TRY400
+            return EXIT_FAILED
+        return uvloop.run(_run(driver, log))
+
+
+async def _run(driver: Driver, log: Log) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, driver.stop)
+    try:
+        await driver.run()
+    except P2PNodeError as error:
+        log.error("failed", reason=str(error))  # noqa: TRY400
+        return EXIT_FAILED
+    except Exception as error:
+        log.exception("failed", reason=repr(error), exc_info=True)
+        return EXIT_FAILED
+    return EXIT_GOOD
+
+
+def _tamper(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) -> Tamper | None:
+    if not attacks:
+        return None
+    from p2pnode.byzantine.behaviour import liar
+
+    log.warning("this node is Byzantine", attacks=",".join(attacks))
+    return liar(home, attacks, liars)

@@ -1,0 +1,70 @@
+"""Checked settings: every table of a file or command line becomes a frozen model, or an error that helps.
+
+Each field's description is the remedy that an error about it prints.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from p2pnode.errors import ConfigError
+
+Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
+"""host:port"""
+
+
+class Settings(BaseModel):
+    """A table of settings: unknown keys are refused, values are not guessed from other types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Table = TypeVar("Table", bound=Settings)
+
+
+def check(table: type[Table], values: Mapping[str, Any], source: str | Path) -> Table:
+    """The values as `table`.
+
+    Raises:
+        ConfigError: naming, for each mistake, the source, key, value, reason and remedy.
+    """
+    try:
+        return table.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(table, detail, source) for detail in error.errors())) from error
+
+
+def _explain(table: type[Settings], detail: ErrorDetails, source: str | Path) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "(all)"
+    reason = detail["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    value = "" if detail["type"] == "missing" else f" = {str(detail['input'])[:80]!r}"
+    return f"{source}: {where}{value}: {reason}. Remedy: {_remedy(table, detail)}"
+
+
+def _remedy(table: type[Settings], detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "remove it, or mend its spelling"
+    field: Any = None
+    model: Any = table
+    for part in detail["loc"]:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            field = fields[part]
+            model = _inner(field.annotation)
+    return (field.description if field is not None and field.description else None) or "correct the value"
+
+
+def _inner(annotation: Any) -> Any:  # noqa: ANN401  whatever a field may be annotated with
+    """The model inside `X`, `X | None`, `tuple[X, ...]`."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port) of a checked address."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)

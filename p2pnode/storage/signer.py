@@ -1,0 +1,80 @@
+"""Signs, and never contradicts itself: one statement a place, for ever, over any crash.
+
+What is signed must not leave the process before `flush` returned. The driver keeps to that by flushing once for all
+that it handled together, before it performs any of the effects.
+"""
+
+import struct
+from pathlib import Path
+
+import blake3
+
+from p2pnode.identity import Identity
+from p2pnode.storage.journal import Journal
+from protocols.header import Claim, Signature
+
+_SIGNED = struct.Struct(">BQ32s")
+_FLOOR = struct.Struct(">BQ")
+_TAG_SIGNED, _TAG_FLOOR = 1, 2
+
+
+class DurableSigner:
+    """A `protocols.header.Signer` that remembers on disk.
+
+    Args:
+        identity: whose signatures.
+        path: the journal's file.
+
+    Raises:
+        JournalCorrupt: if the record of what was signed is damaged.
+    """
+
+    def __init__(self, identity: Identity, path: Path) -> None:
+        self._identity = identity
+        self._journal = Journal(path)
+        self._signed: dict[str, tuple[int, bytes]] = {}
+        self.floor = 0
+        """Nothing new is signed for steps before this one."""
+        for record in self._journal.records:
+            self._replay(record)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something was signed that is not durable."""
+        return self._journal.dirty
+
+    def sign(self, claim: Claim) -> Signature | None:
+        """The signature; None where another statement was signed for the place, or may have been and is forgotten."""
+        digest = blake3.blake3(claim.statement).digest()
+        known = self._signed.get(claim.place)
+        if known is None:
+            if claim.step < self.floor:
+                return None
+            self._signed[claim.place] = (claim.step, digest)
+            self._journal.append(_SIGNED.pack(_TAG_SIGNED, claim.step, digest) + claim.place.encode())
+        elif known[1] != digest:
+            return None
+        return self._identity.sign(claim.statement)
+
+    def flush(self) -> None:
+        """Make all that was signed durable."""
+        self._journal.flush()
+
+    def forget_before(self, step: int) -> None:
+        """Keep the journal short: nothing new is signed for steps before this one, so their places need no record."""
+        if step <= self.floor:
+            return
+        self.floor = step
+        self._signed = {place: entry for place, entry in self._signed.items() if entry[0] >= step}
+        kept = (_SIGNED.pack(_TAG_SIGNED, at, digest) + place.encode() for place, (at, digest) in self._signed.items())
+        self._journal.rewrite([_FLOOR.pack(_TAG_FLOOR, step), *kept])
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _replay(self, record: bytes) -> None:
+        if record[0] == _TAG_FLOOR:
+            self.floor = _FLOOR.unpack(record)[1]
+            return
+        _, step, digest = _SIGNED.unpack_from(record)
+        self._signed[record[_SIGNED.size :].decode()] = (step, digest)

@@ -1,0 +1,117 @@
+"""Vectors at hand, named by digest, and the door that bytes from peers must pass before memory is taken.
+
+Bytes come in only for a digest that a valid header announced (`expect`), from its origin or from a peer that was asked
+(`ask`), and of exactly the model's length. What belongs to a later slot waits on the wire, at its sender's expense.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.header import Digest, Header, PeerId, Slot
+
+Vector = NDArray[np.float32]
+
+
+class Verdict(Enum):
+    """What to do with bytes that a peer wants to send."""
+
+    TAKE = "take"
+    WAIT = "wait"
+    """Leave them on the wire: their header is on its way, or their slot is yet to come."""
+    DISCARD = "discard"
+    """They are here already, or nobody needs them any more."""
+    REFUSE = "refuse"
+    """No correct peer sends such bytes."""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    header: Header
+    senders: set[PeerId] = field(default_factory=set)
+
+
+class Vectors:
+    """The vectors of the slots in play.
+
+    Args:
+        length: elements of every vector; float32, little endian on the wire.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.nbytes = 4 * length
+        self._oldest = Slot(0)
+        self._horizon = Slot(0)
+        self._held: dict[Digest, tuple[Slot, Vector]] = {}
+        self._wanted: dict[Digest, _Wanted] = {}
+
+    def put(self, slot: Slot, digest: Digest, vector: Vector) -> None:
+        """Keep one's own vector as long as `slot` is in play. It must not be written to any more."""
+        assert vector.shape == (self.length,)
+        assert vector.dtype == np.float32
+        self._keep(slot, digest, vector)
+
+    def get(self, digest: Digest) -> Vector | None:
+        held = self._held.get(digest)
+        return held[1] if held is not None else None
+
+    def expect(self, header: Header) -> bool:
+        """Welcome the bytes of this header from its origin; whether they are here already."""
+        held = self._held.get(header.digest)
+        if held is not None:
+            self._keep(header.slot, header.digest, held[1])
+            return True
+        wanted = self._wanted.setdefault(header.digest, _Wanted(header))
+        if header.slot > wanted.header.slot:
+            wanted.header = header
+        wanted.senders.add(header.origin)
+        return False
+
+    def ask(self, digest: Digest, peer: PeerId) -> Slot | None:
+        """Welcome these bytes from `peer` too; their slot, or None if they are not wanted any more."""
+        wanted = self._wanted.get(digest)
+        if wanted is None:
+            return None
+        wanted.senders.add(peer)
+        return wanted.header.slot
+
+    def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
+        """What to do with `nbytes` bytes that `peer` wants to send under this digest."""
+        if nbytes != self.nbytes:
+            return Verdict.REFUSE
+        wanted = self._wanted.get(digest)
+        if wanted is not None and peer in wanted.senders:
+            return Verdict.TAKE if wanted.header.slot <= self._horizon else Verdict.WAIT
+        if digest in self._held or slot < self._oldest:
+            return Verdict.DISCARD
+        return Verdict.WAIT
+
+    def take(self, digest: Digest, vector: Vector) -> bool:
+        """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all."""
+        wanted = self._wanted.pop(digest, None)
+        if wanted is None:
+            return digest in self._held
+        # Exact: the sum of finite float32 cannot overflow float64 below 2^895 elements, and NaN and infinity stay.
+        if not np.isfinite(vector.sum(dtype=np.float64)):
+            return False
+        self._keep(wanted.header.slot, digest, vector)
+        return True
+
+    def window(self, oldest: Slot, horizon: Slot) -> None:
+        """Slots from `oldest` to `horizon` are in play; forget what is older."""
+        self._oldest, self._horizon = oldest, horizon
+        self._held = {digest: held for digest, held in self._held.items() if held[0] >= oldest}
+        self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= oldest}
+
+    def _keep(self, slot: Slot, digest: Digest, vector: Vector) -> None:
+        held = self._held.get(digest)
+        self._held[digest] = (max(slot, held[0]) if held is not None else slot, vector)
+
+
+def digest_of(vector: Vector) -> Digest:
+    """BLAKE3 of a vector's bytes, 32 bytes."""
+    return blake3.blake3(vector.view(np.uint8).data).digest()

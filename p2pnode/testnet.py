@@ -1,0 +1,375 @@
+"""Many real nodes on this machine: found a network, start a process a node, watch them learn, and sum up.
+
+The nodes are ordinary ones: own home, own key, own sockets on loopback. Only their processes are forked from one that
+loaded torch before (`p2pnode.spawner`), and the liars among them are told to lie.
+"""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from safetensors.numpy import load_file
+
+from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.genesis import Genesis
+from p2pnode.home import Home
+from p2pnode.init import Place, found
+
+_POLL_S = 0.25
+_POLL_TIMEOUT_S = 2.0
+_PORTS = range(20000, 32000)
+"""Below the ports that systems hand out by themselves, which the nodes' own links take."""
+
+
+class TestnetFailed(P2PNodeError):
+    """The run did not end as it should; says why. Exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    Args:
+        out: folder for genesis, homes and summary.
+        values: `seed`, `f`, `recipe`, `training` of the genesis.
+        nodes: how many; the last `byzantine` of them are liars.
+        attacks: what the liars do.
+        data_dir: folder of the task's files.
+        stall_s: give up when no honest node takes a step for so long.
+    """
+
+    out: Path
+    values: dict[str, Any]
+    nodes: int
+    byzantine: int
+    attacks: tuple[str, ...]
+    data_dir: str | None
+    stall_s: float
+
+
+@dataclass(slots=True)
+class NodeView:
+    """What is known of one node.
+
+    Args:
+        name: its name.
+        home: its files.
+        honest: whether it was started as an honest node.
+        status: its latest word, as `/status` gives it.
+        exit: its exit code, once it ended; −9 after SIGKILL.
+    """
+
+    name: str
+    home: Home
+    honest: bool
+    status: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    exit: int | None = None
+
+    @property
+    def step(self) -> int:
+        return int(self.status.get("step", 0))
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be waited for from it."""
+        return self.result is not None or self.exit is not None
+
+    def read_result(self) -> None:
+        """Read what the node made of its run, if it came to an end."""
+        if self.result is None and self.home.result.exists():
+            self.result = json.loads(self.home.result.read_text())
+
+
+Watcher = Callable[[list[NodeView]], None]
+
+
+class Testnet:
+    """One run of a plan.
+
+    Args:
+        plan: what to run.
+        began: when the command was started, seconds since the epoch.
+        watch: called a few times a second with all nodes.
+
+    Raises:
+        ConfigError: if a setting is wrong or no theorem covers it; no socket was opened.
+    """
+
+    def __init__(self, plan: Plan, began: float, watch: Watcher) -> None:
+        self.plan = plan
+        self._began = began
+        self._watch = watch
+        names = [f"node{i}" for i in range(plan.nodes)]
+        self.nodes = [
+            NodeView(name, Home(plan.out / name), honest=i < plan.nodes - plan.byzantine)
+            for i, name in enumerate(names)
+        ]
+        self.genesis: Genesis | None = None
+        self._spawner: asyncio.subprocess.Process | None = None
+        self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._moved = (0, 0.0)
+
+    @property
+    def honest(self) -> list[NodeView]:
+        return [node for node in self.nodes if node.honest]
+
+    async def run(self) -> dict[str, Any]:
+        """Run to the end, and return the summary that is also in `summary.json`.
+
+        Raises:
+            TestnetFailed: if honest nodes failed or stalled; the homes tell more.
+            ConfigError: if a setting or a data file is wrong.
+        """
+        self._found()
+        async with self._spawning() as reports:
+            await self._load(reports)
+            for node in self.nodes:
+                self._start(node)
+            listening = asyncio.create_task(self._listen(reports))
+            try:
+                await self._until_finished()
+            finally:
+                self._order_stop()
+                await listening
+        return self._sum_up()
+
+    def _found(self) -> None:
+        plan = self.plan
+        ports = free_ports(2 * plan.nodes)
+        settings = {
+            "data_dir": plan.data_dir,
+            "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
+            "evaluate_every": max(1, int(plan.values["training"]["steps"]) // 20),
+        }
+        places = [
+            Place(
+                node.name,
+                f"127.0.0.1:{ports[2 * i]}",
+                {**settings, "admin": f"127.0.0.1:{ports[2 * i + 1]}"},
+            )
+            for i, node in enumerate(self.nodes)
+        ]
+        make_way(plan.out)
+        self.genesis = found(plan.out, places, plan.values)
+
+    # Processes.
+
+    @asynccontextmanager
+    async def _spawning(self) -> AsyncIterator[asyncio.StreamReader]:
+        """The spawner, which ends every node when its standard input ends, so also when this process is killed."""
+        self._spawner = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "p2pnode.spawner",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process; it stops the nodes in good order
+        )
+        assert self._spawner.stdout is not None
+        try:
+            yield self._spawner.stdout
+        finally:
+            self._order_stop()
+            await self._spawner.wait()
+
+    def _order(self, **order: object) -> None:
+        assert self._spawner is not None
+        assert self._spawner.stdin is not None
+        self._spawner.stdin.write(json.dumps(order).encode() + b"\n")
+
+    def _order_stop(self) -> None:
+        assert self._spawner is not None
+        assert self._spawner.stdin is not None
+        self._spawner.stdin.close()
+
+    async def _load(self, reports: asyncio.StreamReader) -> None:
+        self._order(load={"task": self.plan.values["training"]["task"], "data_dir": self.plan.data_dir})
+        waiting = asyncio.create_task(reports.readline())
+        while not waiting.done():
+            self._watch(self.nodes)
+            await asyncio.wait([waiting], timeout=_POLL_S)
+        line = waiting.result()
+        if not line:
+            raise TestnetFailed("the process that starts the nodes ended; what it said stands above")
+        report = json.loads(line)
+        if "refused" in report:
+            raise ConfigError(report["refused"])
+
+    def _start(self, node: NodeView) -> None:
+        liars = [other.name for other in self.nodes if not other.honest]
+        attacks = [] if node.honest else list(self.plan.attacks)
+        self._order(name=node.name, home=str(node.home.path), attacks=attacks, liars=liars)
+
+    async def _listen(self, reports: asyncio.StreamReader) -> None:
+        by_name = {node.name: node for node in self.nodes}
+        while line := await reports.readline():
+            report = json.loads(line)
+            if "exit" in report:
+                node = by_name[report["name"]]
+                node.read_result()
+                node.exit = report["exit"]
+
+    # Watching.
+
+    async def _until_finished(self) -> None:
+        self._moved = (0, time.monotonic())
+        timeout = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while not all(node.over for node in self.honest):
+                await asyncio.gather(*(self._ask(session, node) for node in self.nodes), asyncio.sleep(_POLL_S))
+                self._watch(self.nodes)
+                self._check()
+
+    async def _ask(self, session: aiohttp.ClientSession, node: NodeView) -> None:
+        try:
+            address = node.home.admin.read_text().strip()
+            async with session.get(f"http://{address}/status") as answer:
+                node.status = await answer.json()
+        except (OSError, aiohttp.ClientError, TimeoutError, ValueError):
+            return  # not up yet, ended, or stopped: its exit code or its silence will tell
+        if node.status["finished"]:
+            node.read_result()
+
+    def _check(self) -> None:
+        """Give up where waiting is pointless."""
+        for node in self.honest:
+            if node.exit is not None and node.exit > 0:
+                raise TestnetFailed(f"{node.name} failed with exit code {node.exit}: {_last_words(node.home)}")
+        if all(node.exit is not None and node.result is None for node in self.honest):
+            raise TestnetFailed("every honest node was killed")
+        assert self._spawner is not None
+        if self._spawner.returncode is not None:
+            raise TestnetFailed("the process that starts the nodes was killed")
+        progress = sum(node.step + 1 for node in self.honest if node.status) + sum(n.over for n in self.honest)
+        if progress != self._moved[0]:
+            self._moved = (progress, time.monotonic())
+        elif time.monotonic() - self._moved[1] > self.plan.stall_s:
+            raise TestnetFailed(f"no step in {self.plan.stall_s:g} s: {self._why_stalled()}")
+
+    def _why_stalled(self) -> str:
+        waits = [
+            f"{node.name} waits at step {node.step} for {', '.join(node.status['waits_for'])}"
+            for node in self.honest
+            if not node.over and node.status.get("waits_for")
+        ]
+        dead = [node.name for node in self.nodes if node.exit is not None]
+        return "; ".join(waits + ([f"{', '.join(dead)} ended"] if dead else [])) or "no node waits for another"
+
+    # Summing up.
+
+    def _sum_up(self) -> dict[str, Any]:
+        assert self.genesis is not None
+        finished = [node for node in self.honest if node.result is not None]
+        if not finished:
+            raise TestnetFailed("no honest node finished")
+        results = [node.result for node in finished if node.result is not None]
+        accuracies = [result["accuracy"] for result in results]
+        first = max(result["first_step_at"] for result in results)
+        last = max(result["last_step_at"] for result in results)
+        exchange, steps = self.genesis.plan.exchanges[-1], self.genesis.training.steps
+        summary = {
+            "nodes": self.plan.nodes,
+            "byzantine": self.plan.byzantine,
+            "f": self.genesis.f,
+            "recipe": self.genesis.recipe.name,
+            "broadcast": exchange.broadcast,
+            "rule": exchange.rule,
+            "sub_rounds": exchange.sub_rounds,
+            "task": self.genesis.training.task,
+            "attack": ",".join(self.plan.attacks) if self.plan.byzantine else None,
+            "seed": self.genesis.seed,
+            "steps": steps,
+            "seconds": round(time.time() - self._began, 2),
+            "startup_seconds": round(first - self._began, 2),
+            "steps_per_second": round((steps - 1) / (last - first), 2) if last > first else None,
+            "accuracy_min": min(accuracies),
+            "accuracy_mean": sum(accuracies) / len(accuracies),
+            "disagreement": disagreement(finished),
+            "honest": [_honest_row(node) for node in self.honest],
+            "evidence": [row for node in self.honest for row in _evidence_rows(node)],
+        }
+        (self.plan.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+def disagreement(nodes: list[NodeView]) -> float:
+    """The largest ‖x_i − x_j‖₂ / ‖x_i‖₂ over the nodes' final models."""
+    models = [load_file(node.home.checkpoint)["model"].astype(np.float64) for node in nodes]
+    ratios = [float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one in models for other in models]
+    return max(ratios)
+
+
+def make_way(folder: Path) -> None:
+    """Move an earlier run out of the way, to FOLDER.1, FOLDER.2, …; nothing is deleted.
+
+    Raises:
+        ConfigError: if the folder holds something else, or a node of it still runs.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "genesis.json").exists():
+        raise ConfigError(f"out = {str(folder)!r}: holds something else than a testnet. Remedy: choose another folder")
+    for home in sorted(folder.glob("*/pid")):
+        with Home(home.parent).occupied():
+            pass  # raises if a node runs there
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now.
+
+    Raises:
+        TestnetFailed: if there are too few.
+    """
+    free: list[int] = []
+    start = random.choice(_PORTS)
+    for offset in range(len(_PORTS)):
+        port = _PORTS[(start - _PORTS.start + offset) % len(_PORTS)]
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        free.append(port)
+        if len(free) == count:
+            return free
+    raise TestnetFailed(f"fewer than {count} free ports between {_PORTS.start} and {_PORTS.stop}; stop other servers")
+
+
+def _last_words(home: Home) -> str:
+    for file in (home.output, home.log):
+        if file.exists() and (lines := file.read_text().strip().splitlines()):
+            return f"{lines[-1]} (more in {file})"
+    return f"{home.path} does not say why"
+
+
+def _honest_row(node: NodeView) -> dict[str, Any]:
+    result = node.result or {}
+    row = {key: result.get(key) for key in ("accuracy", "loss", "steps", "bytes_sent", "bytes_received")}
+    if node.result is None:
+        row["steps"] = node.step
+    return {"name": node.name, **row, "peak_rss_mib": result.get("peak_rss_mib"), "exit": node.exit}
+
+
+def _evidence_rows(node: NodeView) -> list[dict[str, str]]:
+    rows = []
+    for file in sorted(node.home.evidence.glob("*.evidence")):
+        accused, _, fault = file.stem.partition(".")
+        rows.append({"accused": accused, "fault": fault, "file": str(file)})
+    return rows
