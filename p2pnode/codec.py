@@ -12,7 +12,7 @@ import msgpack
 
 from p2pnode.errors import Malformed, NonCanonical
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, Echo, Message, Proposal, Sighting
+from protocols.effects import Certificate, Echo, Hello, Message, Proposal, Sighting
 from protocols.faults import Equivocation
 from protocols.header import (
     DIGEST_BYTES,
@@ -46,7 +46,7 @@ class Finished:
     """I took my last step; I go when my peers need nothing of me."""
 
 
-WireMessage: TypeAlias = Message | Want | Finished
+WireMessage: TypeAlias = Message | Hello | Want | Finished
 
 
 class _Tag(IntEnum):
@@ -56,6 +56,7 @@ class _Tag(IntEnum):
     SIGHTING = 4
     WANT = 5
     FINISHED = 6
+    HELLO = 7
 
 
 def encode(message: WireMessage) -> bytes:
@@ -114,6 +115,8 @@ def _fields(message: WireMessage) -> list[Any]:
             return [_Tag.WANT, _slot_fields(slot), digest]
         case Finished():
             return [_Tag.FINISHED]
+        case Hello(since):
+            return [_Tag.HELLO, since]
 
 
 def _slot_fields(slot: Slot) -> list[int]:
@@ -165,8 +168,12 @@ def _message(value: Any) -> WireMessage:  # noqa: ANN401
             return Want(_slot(slot), _bytes(digest, DIGEST_BYTES))
         case (_Tag.FINISHED,):
             return Finished()
+        case (_Tag.HELLO, since):
+            return Hello(_integer(since, STEP_MAX))
+        case (int(tag), *fields):
+            raise Malformed(f"no message has tag {tag} and {len(fields)} fields")
         case _:
-            raise Malformed(f"no message has tag {value[0]!r} and {len(value) - 1} fields")
+            raise Malformed("a tag is an integer")
 
 
 def _signed(value: Any) -> SignedHeader:  # noqa: ANN401

@@ -50,9 +50,9 @@ class NodeConfig(Settings):
             ConfigError: if the file is missing or wrong anywhere.
         """
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; make a home with `p2pnode init`") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: not TOML ({error}); mend that line") from error
         return check(cls, values, path)

@@ -37,6 +37,7 @@ from p2pnode.node import (
     Connected,
     Event,
     Finish,
+    Jump,
     Mixed,
     Node,
     NodeEffect,
@@ -48,6 +49,7 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
+from p2pnode.recipe import Recipe
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
@@ -58,6 +60,12 @@ from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
+
+_RETAINED_BYTES = 64 * 2**20
+"""Memory for own vectors of past steps, told again to who connects late; one step's are kept in any case."""
+
+_RETAINED_STEPS_MAX = 64
+"""Past steps that are answered; some 3 s of the fastest task, which is what starts of nodes lie apart."""
 
 
 class Conversation(Protocol):
@@ -76,8 +84,9 @@ class Result:
 
     Args:
         accuracy, loss: of the final model, on the whole test set.
-        steps: how many the network took.
+        steps: how many it took part in; those it skipped, left behind, are not among them.
         first_step_at, last_step_at: when the first and the last step were taken, seconds since the epoch.
+        mixed: how often each member's vector was among those that were mixed.
         bytes_sent, bytes_received: over all links, TLS not counted.
         peak_rss_mib: the most memory the process held.
     """
@@ -88,6 +97,7 @@ class Result:
     steps: int
     first_step_at: float
     last_step_at: float
+    mixed: dict[str, int]
     bytes_sent: int
     bytes_received: int
     peak_rss_mib: float
@@ -130,7 +140,8 @@ class Driver:
             KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
         )
         self.vectors = Vectors(length)
-        self.node = Node(party, self.recipe, self.genesis.training.steps, first)
+        steps = self.genesis.training.steps
+        self.node = Node(party, self.recipe, steps, _retained(self.recipe, self.vectors.nbytes), first)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
         self._outbox = Outbox(home.outbox)
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
@@ -142,10 +153,12 @@ class Driver:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._steps_taken = first
         self._first_step_at = 0.0
         self._last_step_at = 0.0
         self._evaluation: Evaluation | None = None
         self._faults: Counter[tuple[PeerId, Fault]] = Counter()
+        self._mixed: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
         self._result: Result | None = None
@@ -157,7 +170,7 @@ class Driver:
             LinkError: if the node cannot listen.
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
-        self.vectors.window(self.node.position, self.node.horizon)
+        self.vectors.window(self.node.position, self.node.position, self.node.horizon)
         try:
             await self._admin.start()
             self.home.admin.write_text(self._admin.address + "\n")
@@ -197,6 +210,7 @@ class Driver:
                     self._faults.items(), key=lambda item: (item[0][0], item[0][1].value)
                 )
             ],
+            "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
@@ -251,17 +265,20 @@ class Driver:
                 self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
             case Mix(gathered):
                 rows, after = self._rows(gathered), self.node.horizon
+                self._mixed.update(peer for peer, _ in gathered.values)
                 self._work(
                     lambda: self._mix(gathered, rows),
                     lambda made: self._made(Mixed(gathered.slot, made[0]), after, made),
                 )
             case Adopt(step, digest):
                 self._adopt(step, digest)
-            case Release(before):
-                self.vectors.window(before, self.node.horizon)
+            case Release(before, own):
+                self.vectors.window(before, own, self.node.horizon)
                 self._served.clear()
                 for peer in self._mesh.connected:
                     self._mesh.pause(peer, self.node.congested(peer))
+            case Jump(step):
+                self._log.warning("left behind", step=step)
             case Finish():
                 self._work(self._finish, self._finished)
             case _:
@@ -281,13 +298,16 @@ class Driver:
 
     def _mix(self, gathered: Gathered, rows: list[Vector]) -> tuple[Digest, Vector]:
         exchange = self.recipe.exchanges[gathered.slot.exchange]
-        own = [peer for peer, _ in gathered.values].index(self.me)
         stacked = torch.from_numpy(np.stack(rows))
+        own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
         try:
-            mixture = aggregate(exchange.rule, stacked, f=self.genesis.f, own=own)
+            if own:
+                mixture = aggregate(exchange.rule, stacked, f=self.genesis.f, own=own[0])
+            else:  # left behind: a rule may lean on one's own vector, and that is far off
+                mixture = aggregate("median", stacked, f=self.genesis.f)
         except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
             self._log.warning("mixture discarded", step=gathered.slot.step, reason=str(error))
-            mixture = stacked[own].clone()
+            return _named(self._trainer.vector.numpy())
         return _named(mixture.numpy())
 
     def _rows(self, gathered: Gathered) -> list[Vector]:
@@ -321,6 +341,7 @@ class Driver:
 
     def _adopt(self, step: int, digest: Digest) -> None:
         vector = self._held(digest)
+        self._steps_taken += 1
         self._last_step_at = time.time()
         self._first_step_at = self._first_step_at or self._last_step_at
         self._work(lambda: self._adopted(step + 1, vector))
@@ -341,9 +362,10 @@ class Driver:
             self.config.name,
             self._evaluation.accuracy,
             self._evaluation.loss,
-            self.node.steps,
+            self._steps_taken,
             self._first_step_at,
             self._last_step_at,
+            {self._name(peer): count for peer, count in sorted(self._mixed.items())},
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
@@ -505,6 +527,12 @@ def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
         if member.name == name:
             return PeerId(index)
     raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
+
+
+def _retained(recipe: Recipe, nbytes: int) -> int:
+    """Past steps whose own vectors fit into the memory set aside for peers that are late."""
+    a_step = nbytes * sum(exchange.sub_rounds for exchange in recipe.exchanges)
+    return max(1, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // a_step))
 
 
 def _peak_rss_mib() -> float:

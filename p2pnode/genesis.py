@@ -5,11 +5,12 @@ another. Addresses are left out of the hash: a member may move, and stays who it
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
 import blake3
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from p2pnode.errors import ConfigError
 from p2pnode.identity import certificate_der, certified_key
@@ -32,11 +33,13 @@ class Member(Settings):
     certificate: str = Field(description="copy the PEM text that `p2pnode keygen` wrote to cert.pem")
     address: Address = Field(description="write it as host:port")
 
-    @model_validator(mode="after")
-    def _certificate_is_of_the_key(self) -> "Member":
-        if certified_key(self.certificate).hex() != self.public_key:
-            raise ValueError(f"the certificate of {self.name} carries another key than its public_key")
-        return self
+    @field_validator("certificate")
+    @classmethod
+    def _certificate_is_of_the_key(cls, certificate: str, info: ValidationInfo) -> str:
+        key = certified_key(certificate).hex()
+        if key != info.data.get("public_key", key):
+            raise ValueError("the certificate carries another key than public_key")
+        return certificate
 
 
 class Choice(Settings):
@@ -67,25 +70,33 @@ class Genesis(Settings):
 
     version: Literal[1] = Field(1, description="make the genesis with this version of p2pnode")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="choose an integer from 0")
-    f: Annotated[int, Field(ge=0)] = Field(description="choose how many members may lie, from 0")
+    f: Annotated[int, Field(ge=0, lt=MEMBERS_MAX)] = Field(description="choose how many members may lie, from 0")
     recipe: Choice = Choice()
     training: Training
     members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MEMBERS_MAX, strict=False)] = Field(
-        description=f"list from 1 to {MEMBERS_MAX} members"
+        description=f"list from 1 to {MEMBERS_MAX} members, each with its own name, public_key and address"
     )
 
     @field_validator("members")
     @classmethod
     def _members_differ(cls, members: tuple[Member, ...]) -> tuple[Member, ...]:
         for what in ("name", "public_key", "address"):
-            values = [getattr(member, what) for member in members]
-            if len(set(values)) != len(values):
-                raise ValueError(f"two members share one {what}")
+            value, count = Counter(getattr(member, what) for member in members).most_common(1)[0]
+            if count > 1:
+                raise ValueError(f"{count} members share the {what} {value}")
         return members
 
     @property
     def committee(self) -> Committee:
-        return Committee(len(self.members), self.f)
+        """n and f.
+
+        Raises:
+            ConfigError: if every member may lie.
+        """
+        n = len(self.members)
+        if self.f >= n:
+            raise ConfigError(f"f = {self.f}: of n={n} members fewer than n may lie. Remedy: choose f < {n}")
+        return Committee(n, self.f)
 
     @property
     def plan(self) -> Recipe:

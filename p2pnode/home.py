@@ -83,6 +83,19 @@ class Home:
         Raises:
             ConfigError: if another process holds it, or it is no home.
         """
+        fd = self._lock()
+        while not self._is_pid_file(fd):  # the holder before us removed it after we had opened it: it keeps nobody out
+            os.close(fd)
+            fd = self._lock()
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            self.pid.unlink(missing_ok=True)
+            os.close(fd)
+
+    def _lock(self) -> int:
         try:
             fd = os.open(self.pid, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -93,10 +106,10 @@ class Home:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "?"
             os.close(fd)
             raise ConfigError(f"home {self.path}: process {holder} runs this node; stop it first") from error
+        return fd
+
+    def _is_pid_file(self, fd: int) -> bool:
         try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            self.pid.unlink(missing_ok=True)
-            os.close(fd)
+            return os.path.samestat(os.fstat(fd), self.pid.stat())
+        except FileNotFoundError:
+            return False

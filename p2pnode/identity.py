@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -50,7 +51,7 @@ class Identity:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
             raise ConfigError(f"key {path}: {error.strerror}; make one with `p2pnode keygen`") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigError(f"key {path}: not an unencrypted PEM private key; restore it from a backup") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigError(f"key {path}: not an Ed25519 key; make one with `p2pnode keygen`")
@@ -114,7 +115,10 @@ def certified_key(pem: str) -> bytes:
     Raises:
         ValueError: if the text is not one PEM certificate of an Ed25519 key.
     """
-    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+    try:
+        key = _certificate(pem).public_key()
+    except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(str(error)) from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("the certificate's key is not Ed25519")  # noqa: TRY004  the input's fault, not a type error
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -122,4 +126,11 @@ def certified_key(pem: str) -> bytes:
 
 def certificate_der(pem: str) -> bytes:
     """The certificate's bytes as they cross the wire in a handshake."""
-    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+    return _certificate(pem).public_bytes(Encoding.DER)
+
+
+def _certificate(pem: str) -> x509.Certificate:
+    certificates = x509.load_pem_x509_certificates(pem.encode())
+    if len(certificates) != 1:  # TLS would trust every one of them
+        raise ValueError(f"{len(certificates)} certificates where one is expected")
+    return certificates[0]

@@ -62,6 +62,9 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> G
     """
     genesis, identities = charter(places, values)
     configs = [_config(place) for place in places]
+    taken = [path for path in (folder / "genesis.json", *(folder / place.name for place in places)) if path.exists()]
+    if taken:
+        raise ConfigError(f"{taken[0]}: exists; choose another folder, a home is never overwritten")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         genesis.save(folder / "genesis.json")
@@ -77,12 +80,16 @@ def _make_home(home: Home, genesis: Genesis, identity: Identity, certificate: st
     identity.save(home.key)
     home.certificate.write_text(certificate)
     genesis.save(home.genesis)
-    home.config.write_text(config)
+    home.config.write_text(config, encoding="utf-8")
 
 
 def _config(place: Place) -> str:
     given = {"name": place.name, "listen": place.address, **place.settings}
     values = {key: value for key, value in given.items() if value is not None}
     check(NodeConfig, values, f"settings of {place.name}")
-    # A JSON string, number or boolean is a TOML one too.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: object) -> str:
+    """A JSON string, number or boolean is a TOML one too, but for one character that only TOML escapes."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

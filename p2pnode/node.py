@@ -4,7 +4,11 @@ A step is: train, then for each exchange of the recipe an averaging agreement, t
 talks about the slot it is in and the one after it. What a faster peer says of later slots waits until the node gets
 there, and holds up nothing else that the peer says: two slow nodes may need each other's echoes to go on. The driver
 stops reading from a peer whose words pile up (`congested`), so nothing is lost and memory stays bounded. What a slower
-peer says of the step before is still answered.
+peer says of the last steps (`retained`) is still answered, and whoever connects late is told all of them again.
+
+Who was away for longer than its peers remember is left behind: some of what its slot needs will never come. It then
+goes where f+1 peers are, at least one of them honest, and joins in with one more gather: of certified vectors of
+others, from many peers, none of whom is trusted alone.
 """
 
 from dataclasses import dataclass
@@ -12,7 +16,7 @@ from typing import TypeAlias
 
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Deliver, Effect, Message
+from protocols.effects import Accuse, Deliver, Effect, Hello, Message, Send
 from protocols.faults import Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
@@ -39,7 +43,7 @@ class Received:
     """A message came over the link of this peer."""
 
     sender: PeerId
-    message: Message
+    message: Message | Hello
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,17 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Vectors of slots before this one are needed no more."""
+    """Others' vectors of slots before `before`, and one's own of slots before `own`, are needed no more."""
 
     before: Slot
+    own: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Left behind; went on at this step, and those between are skipped."""
+
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class Finish:
     """The last step is taken."""
 
 
-NodeEffect: TypeAlias = Effect | Train | Adopt | Release | Finish
+NodeEffect: TypeAlias = Effect | Train | Adopt | Release | Jump | Finish
 
 
 class Node:
@@ -112,15 +124,21 @@ class Node:
         party: whom it acts as.
         recipe: what a step exchanges.
         steps: how many steps the network takes.
+        retained: how many past steps are still answered and told again, at least 1.
         first_step: the step to begin with, after a checkpoint.
     """
 
-    def __init__(self, party: Party, recipe: Recipe, steps: int, first_step: int = 0) -> None:
+    def __init__(self, party: Party, recipe: Recipe, steps: int, retained: int = 1, first_step: int = 0) -> None:
+        assert retained >= 1
         self.party = party
         self.recipe = recipe
         self.steps = steps
+        self.retained = retained
         self.position = Slot(first_step)
         self.training = False
+        self._first_step = first_step
+        self._told_since: dict[PeerId, int] = {}
+        self._heard_of = dict.fromkeys(party.committee.members, 0)
         self._agreements: dict[tuple[int, int], Agreement] = {}
         self._deferred: dict[PeerId, list[Message]] = {peer: [] for peer in party.committee.members}
         self._accused: set[PeerId] = set()
@@ -140,6 +158,11 @@ class Node:
         """The last slot that is talked about now."""
         return self._after(self.position)
 
+    @property
+    def oldest(self) -> int:
+        """The oldest step that is still answered and told again."""
+        return max(self._first_step, self.position.step - self.retained)
+
     def congested(self, peer: PeerId) -> bool:
         """Whether so much of this peer waits that no more should be read from it."""
         return len(self._deferred[peer]) >= DEFERRED_MAX
@@ -150,33 +173,38 @@ class Node:
             case Started():
                 return self._train()
             case Connected(peer):
-                return self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
+                again = self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
+                return [Send(peer, Hello(self.oldest)), *again]
             case Received(sender, message):
-                return self._received(sender, message)
+                if isinstance(message, Hello):
+                    self._told_since[sender] = message.since
+                    return self._catch_up()
+                return self._received(sender, message) + self._catch_up()
             case Arrived(digest):
                 return self._translate([e for agreement in self._in_order() for e in agreement.arrived(digest)])
             case Unusable(digest):
                 return self._translate([e for agreement in self._in_order() for e in agreement.unusable(digest)])
             case Trained(step, digest):
+                if step != self.position.step:  # asked for before a jump
+                    return []
                 assert self.training
-                assert step == self.position.step
                 self.training = False
                 return self._translate(self._agreement(self.position).start(digest))
             case Mixed(slot, digest):
-                assert slot == self.position
-                return self._mixed(digest)
+                return self._mixed(digest) if slot == self.position else []
 
     def _received(self, sender: PeerId, message: Message) -> list[NodeEffect]:
         slot = message.slot
         if not self._exists(slot):
             return self._accuse(sender)
+        self._heard_of[sender] = max(self._heard_of[sender], slot.step)
         if slot > self.horizon:
             self._deferred[sender].append(message)
             return []
         return self._speak(sender, message)
 
     def _speak(self, sender: PeerId, message: Message) -> list[NodeEffect]:
-        if message.slot.step < self.position.step - 1:
+        if message.slot.step < self.oldest:
             return []
         return self._translate(self._agreement(message.slot).handle(sender, message))
 
@@ -200,7 +228,11 @@ class Node:
     def _move(self) -> list[NodeEffect]:
         """Go to the next slot: forget vectors older than the one left, and hear out who was ahead."""
         left, self.position = self.position, self._after(self.position)
-        out: list[NodeEffect] = [Release(left)]
+        return [Release(left, Slot(self.oldest)), *self._hear_out()]
+
+    def _hear_out(self) -> list[NodeEffect]:
+        """Take the words about slots that were yet to come and are not any more."""
+        out: list[NodeEffect] = []
         for peer, waiting in self._deferred.items():
             due = [message for message in waiting if message.slot <= self.horizon]
             if due:
@@ -210,9 +242,21 @@ class Node:
         return out
 
     def _retire(self) -> list[NodeEffect]:
-        """Drop the agreements of the step before the one just left, with their last words."""
-        old = [key for key in self._agreements if key[0] < self.position.step - 1]
+        """Drop the agreements that are answered no more, with their last words."""
+        old = [key for key in self._agreements if key[0] < self.oldest]
         return self._translate([e for key in sorted(old) for e in self._agreements.pop(key).close()])
+
+    def _catch_up(self) -> list[NodeEffect]:
+        """Jump, if something of this step will never come and f+1 peers are beyond what is talked about here."""
+        frontier = sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
+        lost = any(since > self.position.step for since in self._told_since.values())
+        if not lost or frontier < self.position.step + 2:
+            return []
+        self.training = False
+        self.position = Slot(frontier)
+        joined = self._translate(self._agreement(self.position).join())
+        released = Release(self.position, Slot(self.oldest))
+        return [Jump(frontier), *self._retire(), released, *joined, *self._hear_out()]
 
     def _train(self) -> list[NodeEffect]:
         self.training = True

@@ -80,8 +80,8 @@ def choose(
         ConfigError: for an unknown name; or where no theorem covers the choice at this n and f, with the remedies.
     """
     preset = RECIPES[_known("recipe", name, RECIPES)]
-    broadcast = _known("broadcast", broadcast or preset.broadcast, BROADCASTS)
-    rule = rules.find(rule or preset.rule).name
+    broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
+    rule = rules.find(preset.rule if rule is None else rule).name
     _guard(committee, broadcast, rule)
     if rounds is None:
         rounds = _rounds(committee, broadcast, rule)

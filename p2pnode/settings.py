@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from p2pnode.errors import ConfigError
 
-Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
+_PORT_MAX = 2**16 - 1
+
+
+def _has_port(address: str) -> str:
+    if split_address(address)[1] > _PORT_MAX:
+        raise ValueError(f"a port is at most {_PORT_MAX}")
+    return address
+
+
+Address = Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$"), AfterValidator(_has_port)]
 """host:port"""
 
 
@@ -41,8 +50,15 @@ def _explain(table: type[Settings], detail: ErrorDetails, source: str | Path) ->
     where = ".".join(str(part) for part in detail["loc"]) or "(all)"
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    value = "" if detail["type"] == "missing" else f" = {str(detail['input'])[:80]!r}"
+    value = "" if detail["type"] == "missing" else f" = {_shown(detail['input'])}"
     return f"{source}: {where}{value}: {reason}. Remedy: {_remedy(table, detail)}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(str(value)[:80])
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return f"a {type(value).__name__} too large to show"
 
 
 def _remedy(table: type[Settings], detail: ErrorDetails) -> str:

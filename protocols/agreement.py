@@ -45,6 +45,17 @@ class Agreement(Protocol[Digest, Message]):
             raise UsageError(f"the agreement from {self.slots[0]} was started before")
         return self._enter(0, value)
 
+    def join(self) -> list[Effect]:
+        """Begin without a value of one's own, as one who was left behind: the first mixture is of others' values.
+
+        Raises:
+            UsageError: if it was started before.
+        """
+        if self._sub_round is not None:
+            raise UsageError(f"the agreement from {self.slots[0]} was started before")
+        self._sub_round = 0
+        return self._harvest(self._gathers[0].join())
+
     def handle(self, sender: PeerId, message: Message) -> list[Effect]:
         if self.done:
             return []

@@ -71,11 +71,18 @@ Message: TypeAlias = Proposal | Echo | Certificate | Sighting
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """member → member, whenever a link between them comes up: of my steps from `since` on you will hear all I say."""
+
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send `message` to one member."""
 
     to: PeerId
-    message: Message
+    message: Message | Hello
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Gather(Protocol[Digest, Message]):
         self.slot = slot
         self._broadcasts = {origin: broadcast(party, slot, origin) for origin in party.committee.members}
         self._values: dict[PeerId, Digest] = {}
+        self._quorum = party.committee.gather_quorum
         self._started = False
         self.gathered = False
 
@@ -45,6 +46,18 @@ class Gather(Protocol[Digest, Message]):
         # One's own value counts from the start: an honest member does not contradict itself.
         self._values[self.party.me] = value
         return self._harvest(proposed)
+
+    def join(self) -> list[Effect]:
+        """Begin without a value of one's own: gather n−f−1 values of others, which is all that f silent ones leave.
+
+        Raises:
+            UsageError: if it was started before.
+        """
+        if self._started:
+            raise UsageError(f"the gather of {self.slot} was started before")
+        self._started = True
+        self._quorum -= 1
+        return self._harvest([])
 
     def handle(self, sender: PeerId, message: Message) -> list[Effect]:
         broadcast = self._broadcasts.get(message.origin)
@@ -83,7 +96,7 @@ class Gather(Protocol[Digest, Message]):
         return out + self._output()
 
     def _output(self) -> list[Effect]:
-        if self.gathered or not self._started or len(self._values) < self.party.committee.gather_quorum:
+        if self.gathered or not self._started or len(self._values) < self._quorum:
             return []
         self.gathered = True
         return [Deliver(Gathered(self.slot, tuple(sorted(self._values.items()))))]

@@ -1,8 +1,9 @@
 """A Byzantine peer: an honest node whose effects pass through a tampering function.
 
-The honest core trains, echoes for others and follows the network, so that it is always where it can do harm. Its own
-proposals are held back until enough honest vectors were seen to collude over, and then replaced: by one lie for all,
-or by two, each under a header of its own, for two groups of peers.
+The honest core trains, echoes for others and follows the network, so that it is always where it can do harm. What it
+proposes is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers. A lie
+about vectors is told as soon as enough honest ones were seen to collude over, without waiting for one's own gradient,
+because a lie that comes after n−f honest vectors harms nobody.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,8 +28,7 @@ from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
 SEEN_MIN = 2
-"""Honest vectors of other peers to collude over before a lie is told. Waiting for more makes a better lie that comes
-too late: the honest go on as soon as n−f vectors are here."""
+"""Honest vectors of other peers to collude over before a lie is told. More make a better lie, that comes too late."""
 
 
 class FaithlessSigner:
@@ -89,23 +89,23 @@ class Liar:
         self._random = Random(f"{seed} {party.me}")
         self._generator = torch.Generator().manual_seed(seed * 1024 + party.me)
         self._seen: dict[Slot, dict[PeerId, Digest]] = {}
-        self._held_back: dict[Slot, Digest] = {}
         self._lies: dict[Slot, list[Lie]] = {}
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What the honest core would do, tampered with."""
-        out: list[NodeEffect] = []
         if isinstance(event, Received):
             if isinstance(event.message, Proposal | Certificate):
                 self._note(event.message.signed.header)
             if isinstance(event.message, Echo) and event.message.origin == self._party.me:
                 return self._echoed(event.sender, event.message)
-        for effect in self._node.handle(event):
-            out += self._tamper(effect)
-        if isinstance(event, Connected) and not self._silent:
+        honest = self._node.handle(event)
+        if self._silent:
+            return [effect for effect in honest if not isinstance(effect, Send | effects.Broadcast | Stream | Accuse)]
+        out = [part for effect in honest for part in self._tamper(effect)]
+        if isinstance(event, Connected):
             out += self._resume(event.peer)
-        for slot in [slot for slot in self._held_back if self._ready(slot)]:
-            out += self._lie(slot, self._held_back.pop(slot))
+        if self._vector_attacks:
+            out += [effect for slot in self._ready() for effect in self._lie(slot, self._honest(slot))]
         return out
 
     def _note(self, header: Header) -> None:
@@ -114,31 +114,31 @@ class Liar:
 
     def _tamper(self, effect: NodeEffect) -> list[NodeEffect]:
         if isinstance(effect, Release):
-            for table in (self._seen, self._held_back, self._lies):
-                for slot in [slot for slot in table if slot < effect.before]:
+            for table, oldest in ((self._seen, effect.before), (self._lies, effect.own)):
+                for slot in [slot for slot in table if slot < oldest]:
                     del table[slot]
-        if isinstance(effect, Accuse) or (self._silent and isinstance(effect, Send | effects.Broadcast | Stream)):
+        if isinstance(effect, Accuse):
             return []
         own = _own_proposal(effect, self._party.me)
         if own is None:
             return [effect]
-        if own.slot not in self._lies:
-            self._held_back[own.slot] = own.digest
-        return []
+        if self._vector_attacks or own.slot in self._lies:
+            return []
+        truth = self._vectors.get(own.digest)
+        return [] if truth is None else self._lie(own.slot, [truth])
 
-    def _ready(self, slot: Slot) -> bool:
-        others = self._party.committee.n - len(self._liars)
-        return not self._vector_attacks or len(self._honest(slot)) >= min(SEEN_MIN, others)
+    def _ready(self) -> list[Slot]:
+        """Slots in which the time has come to lie."""
+        enough = min(SEEN_MIN, self._party.committee.n - len(self._liars))
+        return [slot for slot in self._seen if slot not in self._lies and len(self._honest(slot)) >= enough]
 
     def _honest(self, slot: Slot) -> list[Vector]:
-        held = (self._vectors.get(digest) for _, digest in sorted(self._seen.get(slot, {}).items()))
+        held = (self._vectors.get(digest) for _, digest in sorted(self._seen[slot].items()))
         return [vector for vector in held if vector is not None]
 
-    def _lie(self, slot: Slot, own: Digest) -> list[NodeEffect]:
-        truth = self._vectors.get(own)
-        assert truth is not None
-        honest = torch.from_numpy(np.stack([*self._honest(slot), truth]))
-        lie = honest[-1]
+    def _lie(self, slot: Slot, seen: list[Vector]) -> list[NodeEffect]:
+        honest = torch.from_numpy(np.stack(seen))
+        lie = honest[0]
         if self._vector_attacks:
             lie = self._vector_attacks[slot.step % len(self._vector_attacks)](honest, self._generator)
         peers = [peer for peer in self._party.committee.members if peer != self._party.me]

@@ -13,7 +13,7 @@ import blake3
 import numpy as np
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
-from p2pnode.errors import FrameTooLarge, Malformed, WireError
+from p2pnode.errors import FrameTooLarge, LinkError, Malformed, P2PNodeError, WireError
 from p2pnode.storage.vectors import Vector, Verdict
 from protocols.header import DIGEST_BYTES, Digest, Slot
 
@@ -53,7 +53,7 @@ class Lane(asyncio.BaseProtocol):
         self.bytes_received = 0
         self.closed = asyncio.Event()
         self.predecessor: asyncio.BaseProtocol | None = None
-        self._failure: WireError | None = None
+        self._failure: P2PNodeError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transport is one in all but its bases
@@ -65,11 +65,16 @@ class Lane(asyncio.BaseProtocol):
         self.closed.set()
         self.receiver.lost(self._failure)
 
+    def resume(self) -> None:
+        """Go on reading."""
+        if self.transport is not None and not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
+
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
-    def _fail(self, error: WireError) -> None:
+    def _fail(self, error: P2PNodeError) -> None:
         self._failure = error
         self.close()
 
@@ -94,7 +99,7 @@ class ControlLane(Lane, asyncio.Protocol):
         self.transport.write(_LENGTH.pack(len(message)) + message)
         self.bytes_sent += _LENGTH.size + len(message)
         if self.transport.get_write_buffer_size() > self._backlog_bytes_max:
-            self._fail(WireError(f"more than {self._backlog_bytes_max} bytes of messages wait for the peer"))
+            self._fail(LinkError(f"more than {self._backlog_bytes_max} bytes of messages wait for the peer"))
 
     def data_received(self, data: bytes) -> None:
         self.bytes_received += len(data)
@@ -106,12 +111,10 @@ class ControlLane(Lane, asyncio.Protocol):
 
     def pause(self, paused: bool) -> None:
         """Stop or go on reading."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        if paused and self.transport.is_reading():
+        if not paused:
+            self.resume()
+        elif self.transport is not None and not self.transport.is_closing() and self.transport.is_reading():
             self.transport.pause_reading()
-        elif not paused and not self.transport.is_reading():
-            self.transport.resume_reading()
 
     def _take_frames(self) -> None:
         position = 0
@@ -132,7 +135,7 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
 
     Args:
         receiver: judges and takes the vectors.
-        backlog_bytes_max: bytes of unsent vectors above which the oldest are dropped.
+        backlog_bytes_max: bytes of unsent vectors above which the peer is given up; it is told again when it is back.
     """
 
     def __init__(self, receiver: Receiver, backlog_bytes_max: int) -> None:
@@ -160,9 +163,10 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         """Queue a vector, which must not change any more. Nothing is copied until the transport has room."""
         if any(queued == digest for _, queued, _ in self._queue):
             return
+        if len(self._queue) > 1 and sum(len(view) for _, _, view in self._queue) > self._backlog_bytes_max:
+            self._fail(LinkError(f"more than {self._backlog_bytes_max} bytes of vectors wait for the peer"))
+            return
         self._queue.append((slot, digest, vector.view(np.uint8).data))
-        while len(self._queue) > 1 and sum(len(view) for _, _, view in self._queue) > self._backlog_bytes_max:
-            self._queue.popleft()
         self._pump()
 
     def pause_writing(self) -> None:
@@ -235,8 +239,7 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
             self._hasher = blake3.blake3()
         else:
             self._into = memoryview(bytearray(min(length, _SCRATCH_BYTES)))
-        if not self.transport.is_reading():
-            self.transport.resume_reading()
+        self.resume()
 
     def _body_updated(self, nbytes: int) -> None:
         self._left -= nbytes

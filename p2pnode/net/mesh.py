@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
@@ -265,6 +265,8 @@ class Mesh:
         request = f"GET /v1/link/{name}?pair={pair} HTTP/1.1\r\nHost: {host}\r\n{_UPGRADE_HEADERS}\r\n"
         transport.write(request.encode())
         await upgrade.done
+        if transport.is_closing():
+            raise LinkError("the peer closed the connection")
         self._attach(link, name, transport)
 
     # Letting in members of a lower index.
@@ -336,6 +338,8 @@ class Mesh:
             if name == "control"
             else BulkLane(link, self._config.bulk_backlog_bytes_max)
         )
+        # Nothing is read before the link is up: an answer to it could not be sent yet, and would be lost.
+        transport.pause_reading()
         transport.set_protocol(lane)
         lane.connection_made(transport)
         link.lanes[name] = lane
@@ -350,6 +354,8 @@ class Mesh:
             old.lost(LinkError("replaced by a newer link"))
         self._links[link.peer] = link
         self._delegate.connected(link.peer)
+        for lane in link.lanes.values():
+            lane.resume()
 
     def _peer_of(self, transport: asyncio.Transport) -> PeerId | None:
         der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -370,8 +376,12 @@ class _Upgrade(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.Transport | None = None
         self._answer = bytearray(len(_UPGRADED))
         self._filled = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._answer)[self._filled :]
@@ -379,6 +389,8 @@ class _Upgrade(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         if self._filled == len(_UPGRADED) and not self.done.done():
+            assert self._transport is not None
+            self._transport.pause_reading()  # what follows is for the lane
             if self._answer == _UPGRADED:
                 self.done.set_result(None)
             else:

@@ -59,7 +59,7 @@ class Progress:
 def summary(told: dict[str, Any]) -> Table:
     """The honest nodes of a finished testnet."""
     table = Table(title=_title(told), title_justify="left")
-    for name in ("node", "accuracy", "loss", "steps", "sent", "received", "peak memory", "exit"):
+    for name in ("node", "accuracy", "loss", "steps", "MiB sent", "MiB received", "MiB peak", "exit"):
         table.add_column(name, justify="left" if name == "node" else "right")
     for node in told["honest"]:
         table.add_row(
@@ -69,7 +69,7 @@ def summary(told: dict[str, Any]) -> Table:
             str(node["steps"]),
             _mib(node["bytes_sent"]),
             _mib(node["bytes_received"]),
-            _number(node["peak_rss_mib"], ".0f", " MiB"),
+            _number(node["peak_rss_mib"], ".0f"),
             _exit(node["exit"]),
         )
     return table
@@ -102,7 +102,7 @@ def status(told: dict[str, Any]) -> Table:
         "accuracy": _number(told["accuracy"], ".4f"),
         "loss": _number(told["loss"], ".4f"),
         "faults seen": faults or "none",
-        "sent, received": f"{_mib(told['bytes_sent'])}, {_mib(told['bytes_received'])}",
+        "sent, received": f"{_mib(told['bytes_sent'])} MiB, {_mib(told['bytes_received'])} MiB",
         "peak memory": f"{told['peak_rss_mib']:.0f} MiB",
     }
     for key, value in rows.items():
@@ -149,12 +149,12 @@ def _title(told: dict[str, Any]) -> str:
     )
 
 
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "–" if value is None else f"{value:{form}}{unit}"
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _mib(value: int | None) -> str:
-    return "–" if value is None else f"{value / 2**20:.1f} MiB"
+    return "–" if value is None else f"{value / 2**20:.1f}"
 
 
 def _exit(code: int | None) -> str:

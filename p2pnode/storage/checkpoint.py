@@ -1,8 +1,10 @@
 """What a node goes on from after a crash: checkpoints of its model, and its own latest vectors.
 
-Both are safetensors files, replaced in one piece; nothing that is read here can run code.
+Both are safetensors files with a checksum over all they say, replaced in one piece; nothing that is read here can run
+code.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ Vector = NDArray[np.float32]
 _OUTBOX_KEPT = 2
 """Own vectors kept: the current slot's, and the one before it that a slower peer may ask for again."""
 
+_STEP = re.compile("[0-9]{1,19}")
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -36,8 +40,8 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, network: bytes, checkpoint: Checkpoint) -> None:
     """Make `path` hold the checkpoint; after a crash the old one or the new one is there, whole."""
-    metadata = {"network": network.hex(), "step": str(checkpoint.step), "checksum": _checksum(checkpoint.tensors)}
-    replace_file(path, lambda fd: write_all(fd, save(checkpoint.tensors, metadata)))
+    metadata = {"network": network.hex(), "step": str(checkpoint.step)}
+    replace_file(path, lambda fd: write_all(fd, _sealed(checkpoint.tensors, metadata)))
 
 
 def load_checkpoint(path: Path, network: bytes) -> Checkpoint | None:
@@ -45,13 +49,8 @@ def load_checkpoint(path: Path, network: bytes) -> Checkpoint | None:
 
     A damaged one is as good as none: the node then begins again, and its signer keeps it from contradicting itself.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    except (OSError, SafetensorError):
-        return None
-    if metadata.get("network") != network.hex() or metadata.get("checksum") != _checksum(tensors):
+    metadata, tensors = _whole(path)
+    if metadata.get("network") != network.hex() or not _STEP.fullmatch(metadata.get("step", "")):
         return None
     return Checkpoint(int(metadata["step"]), tensors)
 
@@ -69,26 +68,43 @@ class Outbox:
 
     def put(self, slot: Slot, vector: Vector) -> None:
         """Keep one's own vector of this slot, and forget all but the latest."""
-        path = self._path(slot)
-        path.with_suffix(".new").write_bytes(save({"vector": vector}))
-        path.with_suffix(".new").replace(path)
+        temporary = self._folder / "new"
+        temporary.write_bytes(_sealed({"vector": vector}, {}))
+        temporary.replace(self._path(slot))
         for old in sorted(self._folder.glob("*.safetensors"))[:-_OUTBOX_KEPT]:
             old.unlink()
 
     def get(self, slot: Slot) -> Vector | None:
         """One's own vector of this slot, if it is kept and whole."""
-        try:
-            with safe_open(self._path(slot), framework="numpy") as file:
-                return file.get_tensor("vector")  # type: ignore[no-any-return]
-        except (OSError, SafetensorError):
-            return None
+        return _whole(self._path(slot))[1].get("vector")
 
     def _path(self, slot: Slot) -> Path:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
 
 
-def _checksum(tensors: dict[str, Vector]) -> str:
-    hasher = blake3.blake3()
+def _sealed(tensors: dict[str, Vector], metadata: dict[str, str]) -> bytes:
+    """A file's content."""
+    ordered = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
+
+
+def _whole(path: Path) -> tuple[dict[str, str], dict[str, Vector]]:
+    """Metadata and tensors of a file; nothing of either where it is missing or damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except (OSError, SafetensorError, AttributeError, TypeError, ValueError):  # the last three: types foreign to numpy
+        return {}, {}
+    if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+        return {}, {}
+    return metadata, tensors
+
+
+def _checksum(tensors: dict[str, Vector], metadata: dict[str, str]) -> str:
+    hasher = blake3.blake3(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
-        hasher.update(name.encode() + b"\0" + tensors[name].tobytes())
+        tensor = tensors[name]
+        hasher.update(f"{name!r} {tensor.dtype} {tensor.shape}".encode())
+        hasher.update(tensor.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()

@@ -1,5 +1,6 @@
 """An append-only file of records, each with its length and checksum; and files replaced in one piece.
 
+The length has a checksum of its own: else a damaged length could make complete records look like an unfinished one.
 A record that the file ends within was never acted upon, because `flush` had not returned: it is cut off. A complete
 record whose checksum fails is another matter: the disk lost something that was relied on, and the journal refuses.
 """
@@ -14,7 +15,8 @@ import blake3
 from p2pnode.errors import JournalCorrupt
 
 RECORD_BYTES_MAX = 4096
-_HEAD = struct.Struct(">I8s")
+_LENGTH = struct.Struct(">I")
+_HEAD = struct.Struct(f">{_LENGTH.size}s4s8s")
 
 
 class Journal:
@@ -51,7 +53,11 @@ class Journal:
     def flush(self) -> None:
         """Make every record durable."""
         self._dirty = False
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._dirty = True
+            raise
 
     def rewrite(self, records: Iterable[bytes]) -> None:
         """Replace all records, durably and in one piece."""
@@ -87,11 +93,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def _frame(record: bytes) -> bytes:
-    return _HEAD.pack(len(record), _checksum(record)) + record
+    length = _LENGTH.pack(len(record))
+    return _HEAD.pack(length, _checksum(length, 4), _checksum(record, 8)) + record
 
 
-def _checksum(record: bytes) -> bytes:
-    return blake3.blake3(record).digest(length=8)
+def _checksum(data: bytes, length: int) -> bytes:
+    return blake3.blake3(data).digest(length=length)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -106,11 +113,14 @@ def _parse(data: bytes, path: Path) -> tuple[list[bytes], int]:
     records: list[bytes] = []
     position = 0
     while position + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, position)
-        begin, end = position + _HEAD.size, position + _HEAD.size + length
-        if length <= RECORD_BYTES_MAX and end > len(data):
+        length, length_checksum, checksum = _HEAD.unpack_from(data, position)
+        if _checksum(length, 4) != length_checksum:
+            raise _corrupt(path, position)
+        begin = position + _HEAD.size
+        end = begin + _LENGTH.unpack(length)[0]
+        if end > len(data):
             break
-        if length > RECORD_BYTES_MAX or _checksum(data[begin:end]) != checksum:
+        if _checksum(data[begin:end], 8) != checksum:
             raise _corrupt(path, position)
         records.append(data[begin:end])
         position = end

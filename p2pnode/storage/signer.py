@@ -50,8 +50,8 @@ class DurableSigner:
         if known is None:
             if claim.step < self.floor:
                 return None
-            self._signed[claim.place] = (claim.step, digest)
             self._journal.append(_SIGNED.pack(_TAG_SIGNED, claim.step, digest) + claim.place.encode())
+            self._signed[claim.place] = (claim.step, digest)
         elif known[1] != digest:
             return None
         return self._identity.sign(claim.statement)

@@ -47,23 +47,24 @@ class Vectors:
         self._oldest = Slot(0)
         self._horizon = Slot(0)
         self._held: dict[Digest, tuple[Slot, Vector]] = {}
+        self._own: dict[Digest, tuple[Slot, Vector]] = {}
         self._wanted: dict[Digest, _Wanted] = {}
 
     def put(self, slot: Slot, digest: Digest, vector: Vector) -> None:
         """Keep one's own vector as long as `slot` is in play. It must not be written to any more."""
         assert vector.shape == (self.length,)
         assert vector.dtype == np.float32
-        self._keep(slot, digest, vector)
+        _keep(self._own, slot, digest, vector)
 
     def get(self, digest: Digest) -> Vector | None:
-        held = self._held.get(digest)
+        held = self._held.get(digest) or self._own.get(digest)
         return held[1] if held is not None else None
 
     def expect(self, header: Header) -> bool:
         """Welcome the bytes of this header from its origin; whether they are here already."""
-        held = self._held.get(header.digest)
-        if held is not None:
-            self._keep(header.slot, header.digest, held[1])
+        vector = self.get(header.digest)
+        if vector is not None:
+            _keep(self._held, header.slot, header.digest, vector)
             return True
         wanted = self._wanted.setdefault(header.digest, _Wanted(header))
         if header.slot > wanted.header.slot:
@@ -86,7 +87,7 @@ class Vectors:
         wanted = self._wanted.get(digest)
         if wanted is not None and peer in wanted.senders:
             return Verdict.TAKE if wanted.header.slot <= self._horizon else Verdict.WAIT
-        if digest in self._held or slot < self._oldest:
+        if self.get(digest) is not None or slot < self._oldest:
             return Verdict.DISCARD
         return Verdict.WAIT
 
@@ -94,22 +95,31 @@ class Vectors:
         """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all."""
         wanted = self._wanted.pop(digest, None)
         if wanted is None:
-            return digest in self._held
+            return self.get(digest) is not None
         # Exact: the sum of finite float32 cannot overflow float64 below 2^895 elements, and NaN and infinity stay.
-        if not np.isfinite(vector.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is the answer, not a warning
+            finite = np.isfinite(vector.sum(dtype=np.float64))
+        if not finite:
             return False
-        self._keep(wanted.header.slot, digest, vector)
+        _keep(self._held, wanted.header.slot, digest, vector)
         return True
 
-    def window(self, oldest: Slot, horizon: Slot) -> None:
-        """Slots from `oldest` to `horizon` are in play; forget what is older."""
-        self._oldest, self._horizon = oldest, horizon
-        self._held = {digest: held for digest, held in self._held.items() if held[0] >= oldest}
-        self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= oldest}
+    def window(self, before: Slot, own: Slot, horizon: Slot) -> None:
+        """Set what is in play: forget others' vectors older than `before` and one's own older than `own`.
 
-    def _keep(self, slot: Slot, digest: Digest, vector: Vector) -> None:
-        held = self._held.get(digest)
-        self._held[digest] = (max(slot, held[0]) if held is not None else slot, vector)
+        Bytes of slots from `own` to `horizon` are let in, if a header announced them: who is slow needs our echo. What
+        comes in that is older than `before` is forgotten again when the window moves next.
+        """
+        self._oldest, self._horizon = own, horizon
+        self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
+        self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
+        self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+
+def _keep(table: dict[Digest, tuple[Slot, Vector]], slot: Slot, digest: Digest, vector: Vector) -> None:
+    """Keep a vector as long as the latest slot that it belongs to is in play."""
+    held = table.get(digest)
+    table[digest] = (max(slot, held[0]) if held is not None else slot, vector)
 
 
 def digest_of(vector: Vector) -> Digest:
