@@ -333,7 +333,10 @@ def _place(text: str, settings: dict[str, Any]) -> Place:
     name, separator, address = text.partition("=")
     if not separator:
         raise ConfigError(f"address = {text!r}: no name in it. Remedy: write NAME=HOST:PORT")
-    return Place(name, address, settings)
+    host, _, port = address.rpartition(":")
+    local = host == "localhost" or host.startswith("127.")
+    # Elsewhere the address may be a name or a router's, that the machine itself does not have.
+    return Place(name, address, settings, address if local else f"0.0.0.0:{port}")
 
 
 def _say(what: str, message: object) -> None:

@@ -22,12 +22,12 @@ class NodeConfig(Settings):
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
     admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
     data_dir: str | None = Field(None, description="write the folder that holds the task's data files")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = Field(
         "auto", description="choose auto, cpu, cuda or cuda:N"
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="choose CPU threads, or 0 for torch's choice")
-    evaluate_every: Annotated[int, Field(ge=0)] = Field(0, description="choose a number of steps, or 0 for never")
-    evaluate_samples: Annotated[int, Field(ge=1)] = Field(1000, description="choose at least 1 test sample")
+    evaluate_every: Annotated[int, Field(ge=0)] = Field(100, description="choose a number of steps, or 0 for never")
+    evaluate_samples: Annotated[int, Field(ge=1)] = Field(500, description="choose at least 1 test sample")
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(50, description="choose a number of steps, or 0 for never")
     linger_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         60.0, description="choose how many seconds to wait, after the last step, for peers that have not finished"

@@ -55,7 +55,3 @@ class JournalError(P2PNodeError):
 
 class JournalCorrupt(JournalError):
     """A complete record fails its checksum."""
-
-
-class DoubleSignRefused(JournalError):
-    """A second statement was to be signed for a slot that holds a different one."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -27,6 +27,8 @@ from protocols.header import PeerId, Signature
 
 _NEVER_EXPIRES = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280, 4.1.2.5
 _LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)  # a wrong clock must not lock a node out
+_FOREIGN = (UnsupportedAlgorithm, x509.InvalidVersion, InternalError)
+"""What the library raises, beside ValueError, for keys and certificates that it can read and does not know."""
 
 
 class Identity:
@@ -51,7 +53,7 @@ class Identity:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
             raise ConfigError(f"key {path}: {error.strerror}; make one with `p2pnode keygen`") from error
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, *_FOREIGN) as error:
             raise ConfigError(f"key {path}: not an unencrypted PEM private key; restore it from a backup") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigError(f"key {path}: not an Ed25519 key; make one with `p2pnode keygen`")
@@ -117,7 +119,7 @@ def certified_key(pem: str) -> bytes:
     """
     try:
         key = _certificate(pem).public_key()
-    except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except _FOREIGN as error:
         raise ValueError(str(error)) from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("the certificate's key is not Ed25519")  # noqa: TRY004  the input's fault, not a type error

@@ -21,12 +21,14 @@ class Place:
     Args:
         name: its name in the genesis.
         address: host:port under which the others reach it.
-        settings: more of its `node.toml`, beside `name` and `listen`.
+        settings: more of its `node.toml`.
+        listen: host:port that it listens on there, if not the address.
     """
 
     name: str
     address: str
     settings: Mapping[str, Any]
+    listen: str | None = None
 
 
 def charter(places: Sequence[Place], values: Mapping[str, Any]) -> tuple[Genesis, list[Identity]]:
@@ -84,7 +86,7 @@ def _make_home(home: Home, genesis: Genesis, identity: Identity, certificate: st
 
 
 def _config(place: Place) -> str:
-    given = {"name": place.name, "listen": place.address, **place.settings}
+    given = {"name": place.name, "listen": place.listen or place.address, **place.settings}
     values = {key: value for key, value in given.items() if value is not None}
     check(NodeConfig, values, f"settings of {place.name}")
     return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())

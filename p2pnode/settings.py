@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from p2pnode.errors import ConfigError
@@ -29,6 +29,14 @@ class Settings(BaseModel):
     """A table of settings: unknown keys are refused, values are not guessed from other types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: object) -> object:
+        """Half a surrogate pair passes for text until a file or a hash needs its bytes."""
+        if isinstance(value, str):
+            value.encode()
+        return value
 
 
 Table = TypeVar("Table", bound=Settings)

@@ -94,14 +94,12 @@ class Vectors:
     def take(self, digest: Digest, vector: Vector) -> bool:
         """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all."""
         wanted = self._wanted.pop(digest, None)
-        if wanted is None:
-            return self.get(digest) is not None
-        # Exact: the sum of finite float32 cannot overflow float64 below 2^895 elements, and NaN and infinity stay.
-        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is the answer, not a warning
-            finite = np.isfinite(vector.sum(dtype=np.float64))
-        if not finite:
+        if wanted is None and self.get(digest) is not None:
+            return True
+        if not is_finite(vector):
             return False
-        _keep(self._held, wanted.header.slot, digest, vector)
+        # They were let in; if their slot went by meanwhile they are late, not wrong, and no reason to accuse anyone.
+        _keep(self._held, wanted.header.slot if wanted is not None else self._oldest, digest, vector)
         return True
 
     def window(self, before: Slot, own: Slot, horizon: Slot) -> None:
@@ -120,6 +118,15 @@ def _keep(table: dict[Digest, tuple[Slot, Vector]], slot: Slot, digest: Digest, 
     """Keep a vector as long as the latest slot that it belongs to is in play."""
     held = table.get(digest)
     table[digest] = (max(slot, held[0]) if held is not None else slot, vector)
+
+
+def is_finite(vector: Vector) -> bool:
+    """Whether no element is NaN or infinite, in one pass and no copy.
+
+    Exact: a sum of finite float32 cannot overflow float64 below 2^895 elements, and NaN and infinity stay in it.
+    """
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is the answer, not a warning
+        return bool(np.isfinite(vector.sum(dtype=np.float64)))
 
 
 def digest_of(vector: Vector) -> Digest:

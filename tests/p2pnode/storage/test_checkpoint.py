@@ -1,0 +1,198 @@
+"""Checkpoints and the outbox: what is read is what was written, or nothing; and reading never raises."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save
+
+from p2pnode.storage.checkpoint import Checkpoint, Outbox, _checksum, load_checkpoint, save_checkpoint
+from protocols.header import STEP_MAX, Slot
+
+NETWORK = b"n" * 32
+STATE = Checkpoint(7, {"model": np.arange(6, dtype=np.float32).reshape(2, 3), "momentum": np.ones(3, np.float32)})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint"
+
+
+def same(one, other):
+    return one.step == other.step and {k: (v.shape, v.tobytes()) for k, v in one.tensors.items()} == {
+        k: (v.shape, v.tobytes()) for k, v in other.tensors.items()
+    }
+
+
+@pytest.mark.parametrize("step", [0, 7, STEP_MAX])
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        STATE.tensors,
+        {"scalar": np.array(3.5, np.float32), "empty": np.zeros((2, 0), np.float32)},
+        {"odd": np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)},
+        {"turned": np.arange(6, dtype=np.float32).reshape(2, 3).T, "strided": np.arange(9, dtype=np.float32)[::2]},
+        {"näme\0": np.zeros(1, np.float32)},
+    ],
+)
+def test_a_checkpoint_comes_back_bit_by_bit(path, step, tensors):
+    save_checkpoint(path, NETWORK, Checkpoint(step, tensors))
+    assert same(load_checkpoint(path, NETWORK), Checkpoint(step, tensors))
+
+
+def test_what_is_not_there_or_of_another_network_is_none(path):
+    assert load_checkpoint(path, NETWORK) is None
+    save_checkpoint(path, NETWORK, STATE)
+    assert load_checkpoint(path, b"m" * 32) is None
+    assert load_checkpoint(path.parent, NETWORK) is None
+
+
+def test_a_checkpoint_damaged_at_any_bit_or_cut_anywhere_is_none(path):
+    """The step too: a node that went on from another step would train on other batches than it signed for."""
+    save_checkpoint(path, NETWORK, STATE)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position])
+        assert load_checkpoint(path, NETWORK) is None
+        for bit in range(8):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+            assert load_checkpoint(path, NETWORK) is None
+
+
+def sealed(tensors, **metadata):
+    metadata = {name: value for name, value in metadata.items() if value is not None}
+    return save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
+
+
+@pytest.mark.parametrize("step", [None, "", "x", "-1", "+1", "1.0", "1e3", " 1", "1\n", "٣", "1_0", "9" * 5000])
+def test_a_step_that_is_no_number_is_none_even_under_a_right_checksum(path, step):
+    path.write_bytes(sealed(STATE.tensors, network=NETWORK.hex(), step=step))
+    assert load_checkpoint(path, NETWORK) is None
+    path.write_bytes(sealed(STATE.tensors, network=NETWORK.hex(), step="7"))
+    assert same(load_checkpoint(path, NETWORK), STATE)
+
+
+def test_metadata_that_is_missing_is_none(path):
+    for content in (save(STATE.tensors), sealed(STATE.tensors), sealed(STATE.tensors, step="7"), save({})):
+        path.write_bytes(content)
+        assert load_checkpoint(path, NETWORK) is None
+
+
+def raw(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "nbytes"),
+    [
+        ("BF16", [2], 4),
+        ("F8_E4M3", [4], 4),
+        ("F8_E8M0", [4], 4),
+        ("F4", [8], 4),
+        ("F32", [2**62, 0], 0),
+        ("F32", [2**63, 0], 0),
+        ("F32", [1] * 100, 4),
+        ("F32", [2], 4),
+        ("XYZ", [1], 4),
+    ],
+)
+def test_tensors_of_types_and_shapes_that_numpy_lacks_are_none(path, dtype, shape, nbytes):
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, nbytes]}
+    path.write_bytes(raw({"__metadata__": {"network": NETWORK.hex(), "step": "1"}, "x": entry}, bytes(nbytes)))
+    assert load_checkpoint(path, NETWORK) is None
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60), st.integers(0, 2**64 - 1))
+def test_any_bytes_are_none(path, data, declared):
+    for content in (data, raw(data), struct.pack("<Q", declared) + data, raw({"__metadata__": None, "x": [1]})):
+        path.write_bytes(content)
+        assert load_checkpoint(path, NETWORK) is None
+
+
+def test_other_shapes_of_the_same_bytes_are_none(path):
+    save_checkpoint(path, NETWORK, STATE)
+    path.write_bytes(path.read_bytes().replace(b"[2,3]", b"[3,2]"))
+    assert load_checkpoint(path, NETWORK) is None
+
+
+@pytest.mark.parametrize("broken", [(os, "write"), (os, "fsync"), (Path, "replace")])
+def test_a_crash_while_saving_leaves_the_old_checkpoint(path, monkeypatch, broken):
+    save_checkpoint(path, NETWORK, STATE)
+
+    def fail(*_):
+        raise OSError("no power")
+
+    with monkeypatch.context() as crash:
+        crash.setattr(*broken, fail)
+        with pytest.raises(OSError, match="no power"):
+            save_checkpoint(path, NETWORK, Checkpoint(8, {}))
+    assert same(load_checkpoint(path, NETWORK), STATE)
+    save_checkpoint(path, NETWORK, Checkpoint(8, {}))
+    assert same(load_checkpoint(path, NETWORK), Checkpoint(8, {}))
+
+
+def vector(value):
+    return np.full(5, value, np.float32)
+
+
+def test_the_outbox_keeps_the_latest_two(tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    slots = [Slot(9, 0, 0), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(100)]
+    assert slots == sorted(slots)
+    for i, slot in enumerate(slots):
+        outbox.put(slot, vector(i))
+        kept = [outbox.get(each) for each in slots]
+        assert [None if each is None else each[0] for each in kept] == [
+            float(j) if i - 2 < j <= i else None for j in range(len(slots))
+        ]
+    assert len(list((tmp_path / "outbox").iterdir())) == 2
+
+
+def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
+    Outbox(tmp_path / "outbox").put(Slot(1), vector(1))
+    again = Outbox(tmp_path / "outbox")
+    assert again.get(Slot(1)).tobytes() == vector(1).tobytes()
+    assert again.get(Slot(0)) is None
+    again.put(Slot(1), vector(2))
+    assert again.get(Slot(1))[0] == 2
+
+
+def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
+    outbox = Outbox(tmp_path)
+    outbox.put(Slot(1), vector(1))
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for position in range(len(whole)):
+        for content in (whole[:position], whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]):
+            file.write_bytes(content)
+            assert outbox.get(Slot(1)) is None
+    file.write_bytes(save({"vector": vector(1)}))
+    assert outbox.get(Slot(1)) is None
+    outbox.put(Slot(1), vector(3))
+    assert outbox.get(Slot(1))[0] == 3
+
+
+def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_path, monkeypatch):
+    outbox = Outbox(tmp_path)
+    outbox.put(Slot(1), vector(1))
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
+        for step in (1, 2, 3, 4):
+            with pytest.raises(OSError, match="no power"):
+                outbox.put(Slot(step), vector(9))
+    assert outbox.get(Slot(1))[0] == 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_files_are_plain_safetensors(tmp_path, path):
+    save_checkpoint(path, NETWORK, STATE)
+    assert load_tensors(path.read_bytes()).keys() == STATE.tensors.keys()

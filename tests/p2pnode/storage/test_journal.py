@@ -1,0 +1,201 @@
+"""The journal across crashes and damage: a torn tail is cut, anything else is noticed, a rewrite is all or nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from p2pnode.errors import JournalCorrupt
+from p2pnode.storage.journal import RECORD_BYTES_MAX, Journal, replace_file, write_all
+
+RECORDS = [b"first", b"", bytes(300), b"the last one"]
+
+
+def written(path, records):
+    """The file's size after each record."""
+    journal = Journal(path)
+    sizes = [path.stat().st_size]
+    for record in records:
+        journal.append(record)
+        sizes.append(path.stat().st_size)
+    journal.flush()
+    journal.close()
+    return sizes
+
+
+def read(path):
+    journal = Journal(path)
+    journal.close()
+    return journal.records
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal"
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=40) | st.just(bytes(RECORD_BYTES_MAX)), max_size=6), st.integers(0, 6))
+def test_records_come_back_in_order_and_more_can_follow(path, records, cut):
+    path.unlink(missing_ok=True)
+    written(path, records[:cut])
+    written(path, records[cut:])
+    assert read(path) == records
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_record_torn_at_any_byte_is_cut_off_and_appending_goes_on(path):
+    sizes = written(path, RECORDS)
+    whole = path.read_bytes()
+    for index in range(len(RECORDS)):
+        for end in range(sizes[index], sizes[index + 1]):
+            path.write_bytes(whole[:end])
+            assert read(path) == RECORDS[:index]
+            assert path.stat().st_size == sizes[index]
+            written(path, [b"after"])
+            assert read(path) == [*RECORDS[:index], b"after"]
+
+
+def test_a_flipped_bit_in_any_complete_record_is_never_overlooked(path):
+    """A damaged length, above all, must not make complete records look like an unfinished one."""
+    written(path, RECORDS)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(JournalCorrupt, match=r"record at byte \d+ is damaged.*give it a new key"):
+                Journal(path)
+            assert path.read_bytes() == damaged
+
+
+def test_a_record_lost_from_the_middle_or_zeroed_is_noticed(path):
+    sizes = written(path, RECORDS)
+    whole = path.read_bytes()
+    for begin, end in ((1, 5), (sizes[2] + 3, sizes[3])):
+        path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
+        with pytest.raises(JournalCorrupt, match=f"byte {sizes[2] if begin > 1 else 0} "):
+            Journal(path)
+        path.write_bytes(whole[:begin] + whole[end:])
+        with pytest.raises(JournalCorrupt):
+            Journal(path)
+
+
+def test_a_record_longer_than_the_bound_is_a_bug_of_ours(path):
+    journal = Journal(path)
+    with pytest.raises(AssertionError):
+        journal.append(bytes(RECORD_BYTES_MAX + 1))
+    journal.close()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was synchronised, in order: (call, file or folder, its size)."""
+    calls = []
+    for real in (os.fsync, os.fdatasync):
+
+        def spy(fd, real=real):
+            place = Path(f"/proc/self/fd/{fd}").resolve()
+            calls.append((real.__name__, place.name, place.stat().st_size if place.is_file() else None))
+            real(fd)
+
+        monkeypatch.setattr(os, real.__name__, spy)
+    return calls
+
+
+def test_flush_synchronises_all_that_was_appended(path, synced):
+    journal = Journal(path)
+    assert ("fsync", path.parent.name, None) in synced  # else the file's very name may be lost
+    synced.clear()
+    journal.append(b"one")
+    journal.append(b"two")
+    assert journal.dirty
+    assert synced == []
+    journal.flush()
+    assert synced == [("fdatasync", path.name, path.stat().st_size)]
+    assert not journal.dirty
+    journal.close()
+
+
+def test_a_failed_flush_is_no_flush(path, monkeypatch):
+    journal = Journal(path)
+    journal.append(b"one")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="no power"):
+            journal.flush()
+    assert journal.dirty
+    journal.flush()
+    assert not journal.dirty
+    journal.close()
+
+
+def test_a_rewrite_replaces_all_and_appending_goes_on(path):
+    journal = Journal(path)
+    for record in RECORDS:
+        journal.append(record)
+    journal.rewrite([b"kept"])
+    assert not journal.dirty
+    journal.append(b"next")
+    journal.flush()
+    journal.close()
+    assert read(path) == [b"kept", b"next"]
+
+
+def fail(*_args, **_kwargs):
+    raise OSError("no power")
+
+
+def crash_at(monkeypatch, countdown):
+    """The system call number `countdown`, of those that a replacement makes, fails, and so do all after it."""
+    for place, real in ((os, os.write), (os, os.fsync), (Path, Path.replace)):
+
+        def call(*args, real=real):
+            nonlocal countdown
+            countdown -= 1
+            return fail() if countdown < 0 else real(*args)
+
+        monkeypatch.setattr(place, real.__name__, call)
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_a_crash_anywhere_in_a_rewrite_leaves_the_old_or_the_new_whole(path, monkeypatch, calls):
+    """The calls are: write, fsync of the file, rename, fsync of the folder."""
+    written(path, RECORDS)
+    journal = Journal(path)
+    with monkeypatch.context() as crash:
+        crash_at(crash, calls)
+        if calls < 4:
+            with pytest.raises(OSError, match="no power"):
+                journal.rewrite([b"new", b"newer"])
+        else:
+            journal.rewrite([b"new", b"newer"])
+    assert read(path) == (RECORDS if calls < 3 else [b"new", b"newer"])
+    written(path, [b"more"])
+    assert read(path)[-1] == b"more"
+
+
+def test_the_new_content_is_durable_before_it_takes_the_name_and_the_name_after(path, synced, monkeypatch):
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda *args: synced.append("rename") or rename(*args))
+    replace_file(path, lambda fd: write_all(fd, b"content"))
+    [(call, _, size), renamed, folder] = synced
+    assert (call, size, renamed, folder) == ("fsync", 7, "rename", ("fsync", path.parent.name, None))
+    assert path.read_bytes() == b"content"
+
+
+def test_a_writer_that_fails_leaves_the_old_file(path):
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="no power"):
+        replace_file(path, fail)
+    assert path.read_bytes() == b"old"
+
+
+def test_what_the_system_takes_in_pieces_is_written_whole(path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    written(path, RECORDS)
+    assert read(path) == RECORDS

@@ -1,0 +1,238 @@
+"""The door for vectors: in comes what a header announced, from who may send it, at the model's length; no more."""
+
+import warnings
+
+import blake3
+import numpy as np
+import pytest
+
+from p2pnode.storage.vectors import Vectors, Verdict, digest_of
+from protocols.header import FLOAT32, Header, Slot
+
+LENGTH = 8
+NBYTES = 4 * LENGTH
+ORIGIN, HOLDER, STRANGER = 1, 2, 3
+OLD, NOW, NEXT, LATER = Slot(4), Slot(5), Slot(6), Slot(7)
+
+
+def numbers(value=1.0):
+    return np.full(LENGTH, value, np.float32)
+
+
+D = digest_of(numbers())
+
+
+def header(slot=NOW, digest=D, origin=ORIGIN):
+    return Header(b"n" * 32, origin, slot, FLOAT32, LENGTH, digest)
+
+
+def move(vectors, before, horizon, own=None):
+    vectors.window(before, before if own is None else own, horizon)
+
+
+@pytest.fixture
+def vectors():
+    vectors = Vectors(LENGTH)
+    move(vectors, NOW, NEXT)
+    return vectors
+
+
+def taken(vectors, slot=NOW, value=1.0):
+    vector = numbers(value)
+    vectors.expect(header(slot, digest_of(vector)))
+    assert vectors.take(digest_of(vector), vector)
+    return digest_of(vector)
+
+
+def test_a_digest_is_blake3_of_the_little_endian_bytes():
+    assert digest_of(numbers(1)) == blake3.blake3(b"\x00\x00\x80\x3f" * LENGTH).digest()
+
+
+@pytest.mark.parametrize(
+    ("state", "peer", "slot", "verdict"),
+    [
+        ("unknown", ORIGIN, NOW, Verdict.WAIT),
+        ("unknown", ORIGIN, NEXT, Verdict.WAIT),
+        ("unknown", ORIGIN, LATER, Verdict.WAIT),
+        ("unknown", ORIGIN, OLD, Verdict.DISCARD),
+        ("expected", ORIGIN, NOW, Verdict.TAKE),
+        ("expected", ORIGIN, OLD, Verdict.TAKE),  # the header's slot counts, not the word of who sends
+        ("expected", ORIGIN, LATER, Verdict.TAKE),
+        ("expected", HOLDER, NOW, Verdict.WAIT),
+        ("expected", STRANGER, NOW, Verdict.WAIT),
+        ("expected", STRANGER, OLD, Verdict.DISCARD),
+        ("asked", ORIGIN, NOW, Verdict.TAKE),
+        ("asked", HOLDER, NOW, Verdict.TAKE),
+        ("asked", STRANGER, NOW, Verdict.WAIT),
+        ("expected next", ORIGIN, NEXT, Verdict.TAKE),
+        ("expected later", ORIGIN, LATER, Verdict.WAIT),
+        ("expected later", ORIGIN, NOW, Verdict.WAIT),
+        ("here", ORIGIN, NOW, Verdict.DISCARD),
+        ("here", STRANGER, LATER, Verdict.DISCARD),
+        ("own", ORIGIN, NOW, Verdict.DISCARD),
+        ("refused", ORIGIN, NOW, Verdict.WAIT),
+        ("refused", ORIGIN, OLD, Verdict.DISCARD),
+        ("forgotten", ORIGIN, OLD, Verdict.DISCARD),
+        ("forgotten", ORIGIN, NOW, Verdict.WAIT),
+    ],
+)
+def test_who_may_send_what_when(vectors, state, peer, slot, verdict):
+    match state:
+        case "expected" | "asked":
+            assert not vectors.expect(header())
+            if state == "asked":
+                assert vectors.ask(D, HOLDER) == NOW
+        case "expected next":
+            vectors.expect(header(NEXT))
+        case "expected later":
+            vectors.expect(header(LATER))
+        case "here":
+            taken(vectors)
+        case "own":
+            vectors.put(NOW, D, numbers())
+        case "refused":
+            vectors.expect(header())
+            assert not vectors.take(D, numbers(np.nan))
+        case "forgotten":
+            vectors.expect(header(OLD))
+            move(vectors, NOW, NEXT)
+    assert vectors.judge(peer, slot, D, NBYTES) is verdict
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, NBYTES - 1, NBYTES + 1, 2**63, -1])
+@pytest.mark.parametrize("expected", [True, False])
+def test_another_length_is_refused_from_anyone(vectors, nbytes, expected):
+    if expected:
+        vectors.expect(header())
+    for peer in (ORIGIN, STRANGER):
+        for slot in (OLD, NOW, LATER):
+            assert vectors.judge(peer, slot, D, nbytes) is Verdict.REFUSE
+
+
+def test_what_waits_is_let_in_when_its_slot_comes(vectors):
+    vectors.expect(header(LATER))
+    assert vectors.judge(ORIGIN, LATER, D, NBYTES) is Verdict.WAIT
+    move(vectors, NEXT, LATER)
+    assert vectors.judge(ORIGIN, LATER, D, NBYTES) is Verdict.TAKE
+
+
+def test_what_came_in_is_here_until_its_slot_goes(vectors):
+    vectors.expect(header())
+    assert vectors.get(D) is None
+    assert vectors.take(D, numbers())
+    assert vectors.get(D).tolist() == numbers().tolist()
+    assert vectors.expect(header())
+    assert vectors.take(D, numbers())  # twice, from two who were asked
+    assert vectors.ask(D, HOLDER) is None
+    move(vectors, NOW, LATER)
+    assert vectors.get(D) is not None
+    move(vectors, NEXT, LATER)
+    assert vectors.get(D) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("position", range(LENGTH))
+def test_a_vector_with_one_number_that_is_none_is_refused(vectors, bad, position):
+    for rest in (0.0, 3e38, -np.inf if bad == np.inf else 1.0):
+        vector = numbers(rest)
+        vector[position] = bad
+        vectors.expect(header())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not vectors.take(D, vector)
+        assert vectors.get(D) is None
+        assert not vectors.expect(header())  # announced again, it is asked for again
+
+
+def test_huge_finite_numbers_are_numbers():
+    for value in (3e38, -3e38, np.finfo(np.float32).max, np.finfo(np.float32).tiny, 1e-45):
+        vectors = Vectors(100_000)
+        vector = np.full(100_000, value, np.float32)
+        vectors.expect(header(Slot(0), digest_of(vector)))
+        assert vectors.take(digest_of(vector), vector)
+
+
+def test_bytes_that_finish_after_their_slot_went_by_are_late_and_not_wrong(vectors):
+    """Else the driver would tell the protocols that they are not finite, and those would accuse an honest sender."""
+    vectors.expect(header())
+    assert vectors.judge(ORIGIN, NOW, D, NBYTES) is Verdict.TAKE
+    vectors.window(LATER, NEXT, LATER)
+    assert vectors.take(D, numbers())
+    assert vectors.get(D) is not None
+    vectors.window(LATER, NEXT, LATER)
+    assert vectors.get(D) is None
+    assert not vectors.take(D, numbers(np.nan))
+    assert vectors.get(D) is None
+
+
+def test_a_digest_of_two_slots_stays_until_the_later_one_goes(vectors):
+    """Two members may come to the same vector, and a liar may repeat an old one."""
+    for first, second in ((NOW, NEXT), (NEXT, NOW)):
+        for arrives_between in (True, False):
+            here = Vectors(LENGTH)
+            move(here, NOW, LATER)
+            here.expect(header(first))
+            if arrives_between:
+                here.take(D, numbers())
+            assert here.expect(header(second, origin=HOLDER)) == arrives_between
+            if not arrives_between:
+                assert here.judge(ORIGIN, first, D, NBYTES) is here.judge(HOLDER, second, D, NBYTES) is Verdict.TAKE
+                here.take(D, numbers())
+            move(here, NEXT, LATER)
+            assert here.get(D) is not None
+            move(here, LATER, LATER)
+            assert here.get(D) is None
+
+
+def test_an_expected_digest_of_two_slots_is_expected_until_the_later_one_goes(vectors):
+    vectors.expect(header(NOW))
+    vectors.expect(header(NEXT))
+    move(vectors, NEXT, LATER)
+    assert vectors.judge(ORIGIN, NOW, D, NBYTES) is Verdict.TAKE
+    move(vectors, LATER, LATER)
+    assert vectors.judge(ORIGIN, NEXT, D, NBYTES) is Verdict.DISCARD
+    assert vectors.ask(D, HOLDER) is None
+
+
+def test_ones_own_vectors_stay_longer_than_others(vectors):
+    vectors.put(NOW, D, numbers())
+    other = taken(vectors, value=2.0)
+    vectors.window(NEXT, NOW, LATER)
+    assert vectors.get(D) is not None
+    assert vectors.get(other) is None
+    vectors.window(LATER, NEXT, LATER)
+    assert vectors.get(D) is None
+
+
+def test_ones_own_vector_that_a_liar_repeats_later_stays_for_the_later_slot(vectors):
+    vectors.put(NOW, D, numbers())
+    assert vectors.expect(header(NEXT, origin=HOLDER))
+    move(vectors, NEXT, LATER)
+    assert vectors.get(D) is not None
+    move(vectors, LATER, LATER)
+    assert vectors.get(D) is None
+
+
+@pytest.mark.parametrize(
+    "vector", [np.zeros(LENGTH + 1, np.float32), np.zeros(LENGTH), np.zeros((1, LENGTH), np.float32)]
+)
+def test_ones_own_vector_of_another_length_or_type_is_a_bug_of_ours(vectors, vector):
+    with pytest.raises(AssertionError):
+        vectors.put(NOW, D, vector)
+
+
+def test_talk_takes_no_memory(vectors):
+    """Only headers that were checked (`expect`), and peers that were asked, are remembered; the window forgets both."""
+    vectors.expect(header())
+    state = {name: len(value) for name, value in vars(vectors).items() if isinstance(value, dict)}
+    for i in range(1000):
+        vectors.judge(STRANGER, Slot(i), i.to_bytes(32, "big"), NBYTES)
+        vectors.judge(STRANGER, NOW, D, i)
+        vectors.ask(i.to_bytes(32, "big"), STRANGER)
+        vectors.get(i.to_bytes(32, "big"))
+    assert {name: len(value) for name, value in vars(vectors).items() if isinstance(value, dict)} == state
+    for i in range(100):
+        vectors.expect(header(digest=i.to_bytes(32, "big")))
+        taken(vectors, value=float(i))
+    move(vectors, NEXT, LATER)
+    assert not any(value for value in vars(vectors).values() if isinstance(value, dict))

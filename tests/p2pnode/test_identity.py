@@ -1,0 +1,228 @@
+"""Keys are private, never lost by overwriting, and sign as RFC 8032 says; hostile keys and signatures are answered."""
+
+import base64
+import datetime
+import ssl
+import stat
+import warnings
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pnode.errors import ConfigError
+from p2pnode.identity import Identity, KeyRing, certificate_der, certified_key
+
+RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
+    (
+        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24"
+        "655141438e7a100b",
+    ),
+    (
+        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aee"
+        "b00d291612bb0c00",
+    ),
+    (
+        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "af82",
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28d"
+        "c027beceea1ec40a",
+    ),
+]
+ORDER = 2**252 + 27742317777372353535851937790883648493
+IDENTITY = Identity.generate()
+SIGNATURE = IDENTITY.sign(b"statement")
+RING = KeyRing([Identity.generate().public_key, IDENTITY.public_key])
+
+
+@pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC_8032)
+def test_signatures_are_those_of_rfc_8032(secret, public, message, signature):
+    identity = Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret)))
+    assert identity.public_key.hex() == public
+    assert [identity.sign(bytes.fromhex(message)).hex() for _ in range(2)] == [signature] * 2
+    assert KeyRing([identity.public_key])(0, bytes.fromhex(message), bytes.fromhex(signature))
+
+
+def test_a_saved_key_is_its_owners_alone_and_comes_back(tmp_path):
+    path = tmp_path / "key.pem"
+    IDENTITY.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert Identity.load(path).public_key == IDENTITY.public_key
+    assert Identity.load(path).sign(b"statement") == SIGNATURE
+
+
+def test_a_key_is_never_overwritten_nor_written_through_a_link(tmp_path):
+    path, link = tmp_path / "key.pem", tmp_path / "link.pem"
+    IDENTITY.save(path)
+    link.symlink_to(tmp_path / "elsewhere.pem")
+    before = path.read_bytes()
+    for taken in (path, link):
+        with pytest.raises(ConfigError, match=f"key {taken}: exists; move it away first"):
+            Identity.generate().save(taken)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "elsewhere.pem").exists()
+
+
+def pem_of(key, encryption):
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory; make one with `p2pnode keygen`"),
+        (b"", "not an unencrypted PEM private key; restore it from a backup"),
+        (b"\xff\x00garbage", "not an unencrypted PEM private key; restore it from a backup"),
+        (IDENTITY.certificate("a").encode(), "not an unencrypted PEM private key; restore it from a backup"),
+        (pem_of(Ed25519PrivateKey.generate(), BestAvailableEncryption(b"x")), "not an unencrypted PEM private key"),
+        (pem_of(generate_private_key(SECP256R1()), NoEncryption()), "not an Ed25519 key; make one"),
+    ],
+)
+def test_what_is_no_key_is_refused_with_file_and_remedy(tmp_path, content, reason):
+    path = tmp_path / "key.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        Identity.load(path)
+    assert str(caught.value).startswith(f"key {path}: {reason}")
+
+
+def der(pem):
+    return base64.b64decode("".join(pem.splitlines()[1:-1]))
+
+
+def armoured(label, data):
+    return f"-----BEGIN {label}-----\n{base64.b64encode(data).decode()}\n-----END {label}-----\n"
+
+
+def flips(data, masks):
+    for position in range(len(data)):
+        for mask in masks:
+            yield data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
+
+
+def test_a_damaged_key_file_is_another_key_or_refused(tmp_path):
+    path = tmp_path / "key.pem"
+    IDENTITY.save(path)
+    whole = der(path.read_text())
+    for damaged in flips(whole, (1, 31, 64, 255)):
+        path.write_text(armoured("PRIVATE KEY", damaged))
+        if damaged[:16] == whole[:16]:
+            assert Identity.load(path).public_key != IDENTITY.public_key
+        else:
+            with pytest.raises(ConfigError, match=f"^key {path}: not an"):
+                Identity.load(path)
+
+
+def test_a_certificate_is_the_keys_own_and_of_any_time():
+    pem = IDENTITY.certificate("node-7")
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    assert certified_key(pem) == IDENTITY.public_key
+    assert certificate_der(pem) == certificate.public_bytes(Encoding.DER) == der(pem)
+    assert certificate.subject.rfc4514_string() == certificate.issuer.rfc4514_string() == "CN=node-7"
+    assert certificate.version is x509.Version.v3
+    certificate.verify_directly_issued_by(certificate)
+    assert certificate.not_valid_before_utc <= datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    assert certificate.not_valid_after_utc.year == 9999
+
+
+def handshake(tmp_path, server_key, client_trusts):
+    """What a client sees that trusts `client_trusts`: the server's certificate, or an error."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text(server_key.certificate("server"))
+    server_key.save(key)
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(cert, key)
+    client.check_hostname = False
+    client.load_verify_locations(cadata=cert.read_text() if client_trusts is server_key else client_trusts)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)]
+    for _ in range(4):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    return ends[0].getpeercert(binary_form=True), certificate_der(cert.read_text())
+
+
+def test_tls_accepts_the_pinned_certificate_and_no_other(tmp_path):
+    shown, pinned = handshake(tmp_path, IDENTITY, IDENTITY)
+    assert shown == pinned
+    (tmp_path / "key.pem").unlink()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(tmp_path, IDENTITY, Identity.generate().certificate("server"))
+
+
+def test_only_one_certificate_of_an_ed25519_key_certifies():
+    foreign = generate_private_key(SECP256R1())
+    name = x509.Name([])
+    builder = x509.CertificateBuilder(
+        name, name, foreign.public_key(), 1, datetime.datetime(2020, 1, 1), datetime.datetime(2030, 1, 1)
+    )
+    bad = [
+        "",
+        "garbage",
+        "\ud800",
+        armoured("CERTIFICATE", b"\x30\x00"),
+        IDENTITY.certificate("a") + Identity.generate().certificate("b"),
+        builder.sign(foreign, SHA256()).public_bytes(Encoding.PEM).decode(),
+        foreign.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
+    ]
+    for pem in bad:
+        with pytest.raises(ValueError, match=r"."):
+            certified_key(pem)
+
+
+def test_a_damaged_certificate_raises_nothing_but_value_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library deprecates some of the damage
+        for damaged in flips(der(IDENTITY.certificate("a")), (1, 4, 32, 128)):
+            try:
+                assert len(certified_key(armoured("CERTIFICATE", damaged))) == 32
+            except ValueError:
+                continue
+
+
+def test_a_signature_is_one_members_on_one_statement():
+    assert RING(1, b"statement", SIGNATURE)
+    assert not RING(0, b"statement", SIGNATURE)
+    assert not RING(1, b"statement ", SIGNATURE)
+    assert not any(RING(1, b"statement", flipped) for flipped in flips(SIGNATURE, (1, 128)))
+
+
+def test_a_signature_has_one_form():
+    """Adding the group order to S gives the second solution that RFC 8032, 5.1.7 forbids."""
+    other = SIGNATURE[:32] + (int.from_bytes(SIGNATURE[32:], "little") + ORDER).to_bytes(32, "little")
+    assert not RING(1, b"statement", other)
+
+
+@settings(deadline=None)
+@given(st.integers(), st.binary(max_size=80), st.binary(max_size=130) | st.binary(min_size=64, max_size=64))
+def test_the_key_ring_never_raises_on_hostile_input(member, statement, signature):
+    assert RING(member, statement, signature) is False
+    assert RING(member, b"statement", SIGNATURE) is (member == 1)
+
+
+def test_a_key_ring_of_small_order_keys_verifies_nothing():
+    neutral = (1).to_bytes(32, "little")
+    for key in (bytes(32), neutral):
+        assert not KeyRing([key])(0, b"anything", neutral + bytes(32))

@@ -1,0 +1,113 @@
+"""Founding a network: homes that run as they are, secrets that only their owner reads, and nothing overwritten."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from p2pnode.config import NodeConfig
+from p2pnode.errors import ConfigError
+from p2pnode.genesis import Genesis
+from p2pnode.home import Home
+from p2pnode.identity import Identity, certified_key
+from p2pnode.init import Place, charter, found
+
+VALUES = {"f": 1, "training": {"steps": 3, "local_batch": 5, "momentum": 0.9, "lr": 0.1}}
+
+
+def places(n=5, **more):
+    return [Place(f"n{i}", f"127.0.0.1:{7000 + i}", more) for i in range(n)]
+
+
+def test_a_network_is_one_genesis_and_a_home_for_each_member(tmp_path):
+    genesis = found(tmp_path / "a" / "net", places(data_dir="données", threads=2, evaluate_every=None), VALUES)
+    folder = tmp_path / "a" / "net"
+    assert {path.name for path in folder.iterdir()} == {"genesis.json", "n0", "n1", "n2", "n3", "n4"}
+    assert Genesis.load(folder / "genesis.json") == genesis
+    for member in genesis.members:
+        home = Home(folder / member.name)
+        assert Genesis.load(home.genesis) == genesis
+        assert Identity.load(home.key).public_key.hex() == member.public_key
+        assert home.certificate.read_text() == member.certificate
+        config = NodeConfig.load(home.config)
+        assert (config.name, config.listen) == (member.name, member.address)
+        assert (config.data_dir, config.threads) == ("données", 2)
+        assert config.evaluate_every == NodeConfig(name="a", listen="h:1").evaluate_every  # None leaves the default
+
+
+def test_homes_and_keys_are_their_owners_alone(tmp_path):
+    found(tmp_path, places(), VALUES)
+    assert stat.S_IMODE((tmp_path / "n0").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "n0" / "key.pem").stat().st_mode) == 0o600
+
+
+def test_keys_are_fresh_and_their_own():
+    one, identities = charter(places(), VALUES)
+    other, _ = charter(places(), VALUES)
+    assert len({member.public_key for member in (*one.members, *other.members)}) == 10
+    assert [certified_key(m.certificate) for m in one.members] == [identity.public_key for identity in identities]
+    assert one.network != other.network
+
+
+def tree(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def test_nothing_is_overwritten_and_nothing_half_made(tmp_path):
+    found(tmp_path, places(), VALUES)
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'genesis.json'}: exists; choose another folder"):
+        found(tmp_path, places(), VALUES)
+    (tmp_path / "genesis.json").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'n3'}: exists; choose another folder"):
+        found(tmp_path, [Place(f"n{i}", f"h:{i}", {}) for i in (7, 8, 9, 10, 3)], VALUES)
+    (tmp_path / "moved").rename(tmp_path / "genesis.json")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("who", "values", "wanted"),
+    [
+        (places(), {**VALUES, "f": 2}, "n=5 tolerates f=1; f=2 needs n ≥ 9"),
+        (places(), {**VALUES, "f": 5}, "f = 5: of n=5 members"),
+        (places(0), VALUES, "settings: members = '[]'"),
+        (places(1025), VALUES, "settings: members = "),
+        (places(), {**VALUES, "recipe": {"name": "x"}}, "recipe = 'x'"),
+        (places(), {**VALUES, "members": []}, None),
+        ([*places(4), *places(1)], VALUES, "2 members share the name n0"),
+        (places(5, thread=1), VALUES, "settings of n0: thread = '1': extra inputs are not permitted"),
+        (places(5, threads="1"), VALUES, "settings of n0: threads = '1': input should be a valid integer"),
+        (places(5, data_dir="\udc80"), VALUES, "settings of n0: data_dir = '\\udc80': 'utf-8' codec can't encode"),
+        (places(5, linger_s=float("nan")), VALUES, "settings of n0: linger_s = 'nan'"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_written(tmp_path, who, values, wanted):
+    folder = tmp_path / "net"
+    if wanted is None:
+        assert len(found(folder, who, values).members) == 5
+        return
+    with pytest.raises(ConfigError) as caught:
+        found(folder, who, values)
+    assert wanted in str(caught.value)
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "net", tmp_path / "file", Path("/proc/net-of-mine")):
+        with pytest.raises(ConfigError, match="choose another folder"):
+            found(folder, places(), VALUES)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.text(max_size=8) | st.text('"\\\x7f\x00\n\r\t\u2028\U0001f40d', max_size=8),
+    st.floats(min_value=0, max_value=86400),
+)
+def test_any_text_and_number_comes_back_from_node_toml(tmp_path_factory, text, number):
+    folder = tmp_path_factory.mktemp("net")
+    found(folder, places(1, data_dir=text, linger_s=number), {**VALUES, "f": 0})
+    config = NodeConfig.load(folder / "n0" / "node.toml")
+    assert (config.data_dir, config.linger_s) == (text, number)
