@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Deliver, Effect, Hello, Message, Send
+from protocols.effects import Accuse, Deliver, Effect, Expect, Fetch, Hello, Message, Send
 from protocols.faults import Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
@@ -140,6 +140,7 @@ class Node:
         self._told_since: dict[PeerId, int] = {}
         self._heard_of = dict.fromkeys(party.committee.members, 0)
         self._agreements: dict[tuple[int, int], Agreement] = {}
+        self._awaited: dict[Digest, set[tuple[int, int]]] = {}
         self._deferred: dict[PeerId, list[Message]] = {peer: [] for peer in party.committee.members}
         self._accused: set[PeerId] = set()
 
@@ -171,7 +172,7 @@ class Node:
         """What follows from an event, in order."""
         match event:
             case Started():
-                return self._train()
+                return [Finish()] if self.finished else self._train()
             case Connected(peer):
                 again = self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
                 return [Send(peer, Hello(self.oldest)), *again]
@@ -181,9 +182,9 @@ class Node:
                     return self._catch_up()
                 return self._received(sender, message) + self._catch_up()
             case Arrived(digest):
-                return self._translate([e for agreement in self._in_order() for e in agreement.arrived(digest)])
+                return self._translate([e for agreement in self._awaiting(digest) for e in agreement.arrived(digest)])
             case Unusable(digest):
-                return self._translate([e for agreement in self._in_order() for e in agreement.unusable(digest)])
+                return self._translate([e for agreement in self._awaiting(digest) for e in agreement.unusable(digest)])
             case Trained(step, digest):
                 if step != self.position.step:  # asked for before a jump
                     return []
@@ -243,6 +244,7 @@ class Node:
 
     def _retire(self) -> list[NodeEffect]:
         """Drop the agreements that are answered no more, with their last words."""
+        self._awaited = {digest: keys for digest, keys in self._awaited.items() if max(keys) >= (self.oldest, 0)}
         old = [key for key in self._agreements if key[0] < self.oldest]
         return self._translate([e for key in sorted(old) for e in self._agreements.pop(key).close()])
 
@@ -269,8 +271,11 @@ class Node:
             if isinstance(effect, Deliver):
                 assert isinstance(effect.value, bytes)
                 out += self._agreed(effect.value)
-            else:
-                out.append(effect)
+                continue
+            if isinstance(effect, Expect | Fetch):
+                slot = effect.header.slot
+                self._awaited.setdefault(effect.header.digest, set()).add((slot.step, slot.exchange))
+            out.append(effect)
         return out
 
     def _agreement(self, slot: Slot) -> Agreement:
@@ -281,6 +286,11 @@ class Node:
                 self.party, Slot(*key), exchange.sub_rounds, BROADCASTS[exchange.broadcast]
             )
         return self._agreements[key]
+
+    def _awaiting(self, digest: Digest) -> list[Agreement]:
+        """The agreements that asked for the bytes of a digest."""
+        keys = self._awaited.pop(digest, set())
+        return [self._agreements[key] for key in sorted(keys) if key in self._agreements]
 
     def _in_order(self) -> list[Agreement]:
         return [self._agreements[key] for key in sorted(self._agreements)]

@@ -59,6 +59,8 @@ class Broadcast(Protocol[Digest, Message]):
         header = signed.header
         if self._knows(header) or self._equivocated:
             return []
+        if self.mine and self.signed is None:  # signed before a crash; `start` signs it again
+            return []
         if not self._fits(header) or not self._verifies(signed):
             return self._accuse(sender, Fault.MALFORMED)
         if self.signed is None:

@@ -40,6 +40,7 @@ class SignedEcho(Broadcast):
         self.certificate: Certificate | None = None
         self._my_echo: Signature | None = None
         self._echoes: dict[PeerId, Signature] = {}
+        self._early: dict[PeerId, Message] = {}
         self._held: set[Digest] = set()
 
     @property
@@ -49,10 +50,16 @@ class SignedEcho(Broadcast):
     def _proposed(self) -> list[Effect]:
         assert self.signed is not None
         echo = self.party.signer.sign(self.signed.header.echo())
-        return [] if echo is None else self._count(self.party.me, echo)
+        out = [] if echo is None else self._count(self.party.me, echo)
+        for member, early in self._early.items():
+            out += self.handle(member, early)
+        return out
 
     def handle(self, sender: PeerId, message: Message) -> list[Effect]:
         if self.done:
+            return []
+        if self.mine and self.signed is None:  # only a peer that remembers us from before a crash speaks first
+            self._early.setdefault(sender, message)
             return []
         match message:
             case Proposal():
@@ -76,7 +83,11 @@ class SignedEcho(Broadcast):
         if self.mine:
             again: Message = self.certificate or Proposal(self.signed)
             return [Stream(self.signed.header, peer), Send(peer, again)]
-        if peer == self.origin and self._my_echo is not None:
+        if peer != self.origin:
+            return []
+        if self.certificate is not None:  # the origin may have lost it in a crash
+            return [Send(peer, self.certificate)]
+        if self._my_echo is not None:
             return [Send(peer, Echo(self.slot, self.origin, self._my_echo))]
         return []
 
@@ -103,8 +114,9 @@ class SignedEcho(Broadcast):
     def _echoed(self, sender: PeerId, echo: Echo) -> list[Effect]:
         if not self.mine:
             return self._accuse(sender, Fault.OUT_OF_TURN)
-        if self.signed is None or sender in self._echoes:
-            return []  # before our start only a peer that remembers us from before a crash echoes
+        assert self.signed is not None
+        if sender in self._echoes:
+            return []
         if not self.party.verify(sender, self.signed.header.echo().statement, echo.signature):
             return self._accuse(sender, Fault.MALFORMED)
         return self._count(sender, echo.signature)
@@ -115,9 +127,12 @@ class SignedEcho(Broadcast):
         self._echoes[sender] = signature
         if len(self._echoes) < self.party.committee.echo_quorum:
             return []
-        self.certificate = Certificate(self.signed, tuple(sorted(self._echoes.items())))
+        return self._certify(Certificate(self.signed, tuple(sorted(self._echoes.items()))))
+
+    def _certify(self, certificate: Certificate) -> list[Effect]:
+        self.certificate = certificate
         self.delivered = True
-        return [effects.Broadcast(self.certificate), Deliver(self.signed.header)]
+        return [effects.Broadcast(certificate), Deliver(certificate.signed.header)]
 
     def _certified(self, sender: PeerId, certificate: Certificate) -> list[Effect]:
         if self.certificate is not None:
@@ -126,6 +141,8 @@ class SignedEcho(Broadcast):
         if not self._holds(certificate):
             return self._accuse(sender, Fault.MALFORMED)
         seen = self._see(sender, certificate.signed)
+        if self.mine:  # made before a crash
+            return seen + self._certify(certificate)
         self.certificate = certificate
         if delivered := self._deliver():
             return seen + delivered

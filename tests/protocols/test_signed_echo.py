@@ -1,0 +1,229 @@
+import pytest
+
+from protocols.effects import Accuse, Broadcast, Certificate, Deliver, Expect, Fetch, Proposal, Send, Sighting, Stream
+from protocols.faults import Fault
+from protocols.header import SignedHeader, Slot
+from protocols.signed_echo import SignedEcho
+from tests.ideal import JUNK, certificate, digest, echo, party, proof, signed
+
+A, B = digest("a"), digest("b")
+ONE, OTHER = signed(0, A), signed(0, B)
+PROPOSED = [Stream(ONE.header), Broadcast(Proposal(ONE))]
+VOUCHED = certificate(ONE, [0, 1, 2])
+
+
+def at(me, broadcast=None, **options):
+    return SignedEcho(broadcast.party if broadcast else party(me, **options), Slot(0), 0)
+
+
+def member(*inputs):
+    """Member 3 after these inputs."""
+    broadcast = at(3)
+    for sender, message in inputs:
+        broadcast.handle(sender, message)
+    return broadcast
+
+
+def test_validity_an_origin_certifies_on_a_quorum_of_echoes():
+    origin = at(0)
+    assert origin.start(A) == PROPOSED
+    assert origin.handle(1, echo(1, ONE)) == []
+    assert origin.handle(1, echo(1, ONE)) == []
+    assert not origin.done
+    assert origin.handle(2, echo(2, ONE)) == [Broadcast(VOUCHED), Deliver(ONE.header)]
+    assert origin.done
+    assert origin.handle(3, echo(3, ONE)) == []
+
+
+def test_the_only_member_certifies_alone():
+    assert at(0, n=1, f=0).start(A) == [*PROPOSED, Broadcast(certificate(ONE, [0])), Deliver(ONE.header)]
+
+
+def test_availability_a_member_echoes_when_it_holds_the_bytes():
+    broadcast = at(3)
+    assert broadcast.arrived(A) == []
+    assert broadcast.handle(0, Proposal(ONE)) == [Expect(ONE.header)]
+    assert broadcast.handle(0, Proposal(ONE)) == []
+    assert broadcast.arrived(B) == []
+    assert broadcast.arrived(A) == [Send(0, echo(3, ONE))]
+    assert broadcast.arrived(A) == []
+    assert not broadcast.done
+
+
+def test_validity_a_certified_header_is_delivered():
+    broadcast = member((0, Proposal(ONE)))
+    broadcast.arrived(A)
+    assert broadcast.handle(0, VOUCHED) == [Deliver(ONE.header)]
+    assert broadcast.done
+
+
+def test_availability_the_bytes_of_a_certified_header_are_fetched_from_who_echoed():
+    broadcast = at(2)
+    assert broadcast.handle(3, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (0, 1))]
+    assert broadcast.handle(0, VOUCHED) == []
+    assert broadcast.arrived(A) == [Deliver(ONE.header)]
+
+
+def test_integrity_nothing_follows_once_it_is_done():
+    broadcast = member((0, Proposal(ONE)), (0, VOUCHED))
+    broadcast.arrived(A)
+    for message in (Proposal(OTHER), Sighting(OTHER), certificate(OTHER, [0, 1, 2]), echo(1, ONE), VOUCHED):
+        assert broadcast.handle(0, message) == []
+    assert broadcast.arrived(B) == broadcast.unusable(A) == broadcast.close() == []
+
+
+def test_consistency_a_member_echoes_the_first_header_only_and_none_once_it_knows_of_two():
+    broadcast = member((0, Proposal(ONE)))
+    assert broadcast.handle(0, Proposal(OTHER)) == [Accuse(0, Fault.EQUIVOCATED, proof(ONE, OTHER))]
+    assert broadcast.handle(1, Sighting(signed(0, digest("c")))) == []
+    assert broadcast.arrived(B) == broadcast.arrived(A) == []
+
+
+def test_consistency_what_was_echoed_before_a_crash_is_never_contradicted():
+    before = member((0, Proposal(ONE)))
+    before.arrived(A)
+    after = at(3, before)
+    after.handle(0, Proposal(OTHER))
+    assert after.arrived(B) == []
+    assert after.resume(0) == []
+
+
+def test_consistency_an_origin_contradicts_itself_neither_by_proposal_nor_by_echo():
+    before = at(0)
+    before.start(A)
+    assert at(0, before).start(B) == []
+    del before.party.signer.signed[ONE.header.proposal().place]
+    assert at(0, before).start(B) == [Stream(OTHER.header), Broadcast(Proposal(OTHER))]
+
+
+def test_a_certified_header_is_delivered_although_another_came_first():
+    broadcast = member((0, Proposal(OTHER)))
+    broadcast.arrived(B)
+    assert broadcast.handle(0, VOUCHED) == [
+        Accuse(0, Fault.EQUIVOCATED, proof(ONE, OTHER)),
+        Fetch(ONE.header, (0, 1, 2)),
+    ]
+    assert broadcast.handle(1, certificate(OTHER, [0, 1, 2])) == []
+    assert broadcast.arrived(A) == [Deliver(ONE.header)]
+
+
+def test_bytes_of_a_first_header_are_not_delivered_under_another_ones_certificate():
+    broadcast = member((0, Proposal(OTHER)), (0, VOUCHED))
+    assert broadcast.arrived(B) == []
+    assert not broadcast.done
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        certificate(ONE, []),
+        certificate(ONE, [0, 1]),
+        certificate(ONE, [0, 1, 1]),
+        certificate(ONE, [1, 0, 2]),
+        certificate(ONE, [0, 1, 4]),
+        certificate(ONE, [-1, 0, 1]),
+        Certificate(ONE, (*certificate(ONE, [0, 1]).echoes, (2, JUNK))),
+        Certificate(ONE, certificate(OTHER, [0, 1, 2]).echoes),
+        certificate(SignedHeader(ONE.header, JUNK), [0, 1, 2]),
+        certificate(signed(0, A, Slot(1)), [0, 1, 2]),
+        certificate(signed(1, A), [0, 1, 2]),
+    ],
+    ids=[
+        "empty",
+        "short",
+        "repeated",
+        "unordered",
+        "a stranger",
+        "less than none",
+        "a forged echo",
+        "echoes of another",
+        "a forged header",
+        "of another slot",
+        "of another origin",
+    ],
+)
+def test_a_certificate_that_does_not_hold_is_accused_once_and_changes_nothing(bad):
+    broadcast = at(3)
+    assert broadcast.handle(2, bad) == [Accuse(2, Fault.MALFORMED)]
+    assert broadcast.handle(2, bad) == []
+    assert broadcast.handle(0, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (0, 1, 2))]
+
+
+def test_who_echoes_to_another_than_the_origin_is_accused():
+    assert at(3).handle(2, echo(2, ONE)) == [Accuse(2, Fault.OUT_OF_TURN)]
+
+
+def test_who_sends_a_forged_echo_is_accused_and_not_counted():
+    origin = at(0)
+    origin.start(A)
+    assert origin.handle(1, echo(2, ONE)) == [Accuse(1, Fault.MALFORMED)]
+    assert origin.handle(1, echo(1, OTHER)) == []
+    origin.handle(2, echo(2, ONE))
+    assert not origin.done
+
+
+def test_nobody_proposes_for_another():
+    assert at(3).handle(1, Proposal(ONE)) == [Accuse(1, Fault.IMPERSONATED)]
+
+
+def test_a_vector_that_is_not_finite_is_its_origins_fault():
+    broadcast = member((0, Proposal(ONE)))
+    assert broadcast.unusable(A) == [Accuse(0, Fault.MALFORMED)]
+
+
+def test_last_words_show_a_header_that_was_never_certified():
+    broadcast = member((0, Proposal(ONE)))
+    assert broadcast.close() == [Broadcast(Sighting(ONE))]
+    assert at(3).close() == []
+    assert member((0, VOUCHED)).close() == []
+    origin = at(0)
+    origin.start(A)
+    assert origin.close() == []
+
+
+def test_last_words_complete_the_proof():
+    assert member((0, Proposal(OTHER))).handle(1, Sighting(ONE)) == [
+        Accuse(0, Fault.EQUIVOCATED, proof(ONE, OTHER)),
+    ]
+
+
+def test_an_origin_says_again_what_a_lost_link_may_have_swallowed():
+    origin = at(0)
+    assert origin.resume(1) == []
+    origin.start(A)
+    assert origin.resume(1) == [Stream(ONE.header, 1), Send(1, Proposal(ONE))]
+    origin.handle(1, echo(1, ONE))
+    origin.handle(2, echo(2, ONE))
+    assert origin.resume(1) == [Stream(ONE.header, 1), Send(1, VOUCHED)]
+
+
+def test_a_member_says_again_what_the_origin_may_have_lost():
+    broadcast = member((0, Proposal(ONE)))
+    assert broadcast.resume(0) == []
+    broadcast.arrived(A)
+    assert broadcast.resume(0) == [Send(0, echo(3, ONE))]
+    assert broadcast.resume(1) == []
+    broadcast.handle(0, VOUCHED)
+    assert broadcast.resume(0) == [Send(0, VOUCHED)]
+    assert broadcast.resume(1) == []
+
+
+def test_an_origin_that_restarts_counts_the_echoes_that_were_told_again_before_it_started():
+    origin = at(0)
+    assert origin.handle(1, echo(1, ONE)) == origin.handle(2, echo(2, ONE)) == origin.handle(3, echo(3, ONE)) == []
+    assert origin.start(A) == [*PROPOSED, Broadcast(VOUCHED), Deliver(ONE.header)]
+
+
+def test_an_origin_that_restarts_certifies_by_the_certificate_that_a_peer_kept():
+    before_start, after_start = at(0), at(0)
+    assert before_start.handle(3, VOUCHED) == []
+    assert before_start.start(A) == [*PROPOSED, Broadcast(VOUCHED), Deliver(ONE.header)]
+    after_start.start(A)
+    assert after_start.handle(3, VOUCHED) == [Broadcast(VOUCHED), Deliver(ONE.header)]
+    assert after_start.done
+
+
+def test_an_origin_is_not_stopped_by_its_own_words_from_before_a_crash():
+    origin = at(0)
+    assert origin.handle(1, Sighting(ONE)) == []
+    assert origin.start(A) == PROPOSED
