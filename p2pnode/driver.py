@@ -6,6 +6,7 @@ Training, mixing, evaluation and checkpoints run one after another in a worker t
 
 import asyncio
 import json
+import math
 import resource
 import sys
 import time
@@ -54,15 +55,21 @@ from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
-from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Mix, Send, Stream
+from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
 from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
 
+_TELL_EVERY_S = 5.0
+
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for own vectors of past steps, told again to who connects late; one step's are kept in any case."""
+"""Memory for own vectors of past steps, told again to who connects late."""
+
+_RETAINED_STEPS_MIN = 3
+"""Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
+waiting for a peer that jumped over its slot."""
 
 _RETAINED_STEPS_MAX = 64
 """Past steps that are answered; some 3 s of the fastest task, which is what starts of nodes lie apart."""
@@ -83,7 +90,7 @@ class Result:
     """What a node made of its run.
 
     Args:
-        accuracy, loss: of the final model, on the whole test set.
+        accuracy, loss: of the final model, on the whole test set; the loss is None where it is no finite number.
         steps: how many it took part in; those it skipped, left behind, are not among them.
         first_step_at, last_step_at: when the first and the last step were taken, seconds since the epoch.
         mixed: how often each member's vector was among those that were mixed.
@@ -93,7 +100,7 @@ class Result:
 
     name: str
     accuracy: float
-    loss: float
+    loss: float | None
     steps: int
     first_step_at: float
     last_step_at: float
@@ -154,6 +161,7 @@ class Driver:
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps_taken = first
+        self._model_step = first
         self._first_step_at = 0.0
         self._last_step_at = 0.0
         self._evaluation: Evaluation | None = None
@@ -161,6 +169,7 @@ class Driver:
         self._mixed: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
+        self._greeted: set[PeerId] = set()
         self._result: Result | None = None
 
     async def run(self) -> Result | None:
@@ -177,6 +186,7 @@ class Driver:
             await self._mesh.start()
             self._post(Started())
             self._spawn(self._converse())
+            self._spawn(self._tell_progress())
             await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
@@ -203,7 +213,7 @@ class Driver:
             "waits_for": [names[peer] for peer in self.node.waits_for],
             "connected": [names[peer] for peer in self._mesh.connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
-            "loss": self._evaluation.loss if self._evaluation else None,
+            "loss": _finite(self._evaluation.loss) if self._evaluation else None,
             "faults": [
                 {"peer": names[peer], "fault": fault.value, "count": count}
                 for (peer, fault), count in sorted(
@@ -242,6 +252,19 @@ class Driver:
                 self._mesh.pause(peer, self.node.congested(peer))
             self._mesh.retry()
 
+    async def _tell_progress(self) -> None:
+        """Say now and then where the node is, and whom it waits for if it does not get on."""
+        told = None
+        while True:
+            await asyncio.sleep(_TELL_EVERY_S)
+            step = self.node.position.step
+            if step != told:
+                self._log.info("step", step=step, of=self.node.steps)
+            elif not self.node.finished:
+                names = [self._name(peer) for peer in self.node.waits_for]
+                self._log.info("no progress", step=step, phase=self._phase(), waits_for=names)
+            told = step
+
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
         self._wake.set()
@@ -249,6 +272,8 @@ class Driver:
     def _perform(self, effect: NodeEffect) -> None:
         match effect:
             case Send(to, message):
+                if isinstance(message, Hello):
+                    self._greeted.add(to)
                 self._mesh.send(to, message)
             case Broadcast(message):
                 self._mesh.broadcast(message)
@@ -267,7 +292,7 @@ class Driver:
                 rows, after = self._rows(gathered), self.node.horizon
                 self._mixed.update(peer for peer, _ in gathered.values)
                 self._work(
-                    lambda: self._mix(gathered, rows),
+                    lambda: self._mix(gathered, rows, after),
                     lambda made: self._made(Mixed(gathered.slot, made[0]), after, made),
                 )
             case Adopt(step, digest):
@@ -287,16 +312,19 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
-        kept = self._outbox.get(Slot(step))
         try:
             vector = self._trainer.step(step).numpy()
         except NonFinite as error:
             self._log.warning("update discarded", step=step, reason=str(error))
             vector = self._trainer.vector.numpy()
-        # After a crash, what was signed before it is sent again, even if it would come out otherwise today.
+        return self._proposal(Slot(step), vector)
+
+    def _proposal(self, slot: Slot, vector: Vector) -> tuple[Digest, Vector]:
+        """What to propose: after a crash what was signed before it, even if it would come out otherwise today."""
+        kept = self._outbox.get(slot)
         return _named(kept if kept is not None and kept.shape == vector.shape else vector)
 
-    def _mix(self, gathered: Gathered, rows: list[Vector]) -> tuple[Digest, Vector]:
+    def _mix(self, gathered: Gathered, rows: list[Vector], after: Slot) -> tuple[Digest, Vector]:
         exchange = self.recipe.exchanges[gathered.slot.exchange]
         stacked = torch.from_numpy(np.stack(rows))
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
@@ -307,8 +335,9 @@ class Driver:
                 mixture = aggregate("median", stacked, f=self.genesis.f)
         except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
             self._log.warning("mixture discarded", step=gathered.slot.step, reason=str(error))
-            return _named(self._trainer.vector.numpy())
-        return _named(mixture.numpy())
+            mixture = self._trainer.vector
+        vector = mixture.numpy()
+        return self._proposal(after, vector) if after.step == gathered.slot.step else _named(vector)
 
     def _rows(self, gathered: Gathered) -> list[Vector]:
         return [self._held(digest) for _, digest in gathered.values]
@@ -322,7 +351,8 @@ class Driver:
         vector = self.vectors.get(header.digest)
         if vector is None:  # asked for again after its slot
             return
-        self._mesh.stream(to, header.slot, header.digest, vector)
+        for peer in self._greeted if to is None else self._greeted & {to}:
+            self._mesh.stream(peer, header.slot, header.digest, vector)
         if header.origin == self.me and to is None:
             self._work(lambda: self._outbox.put(header.slot, vector))
 
@@ -348,20 +378,21 @@ class Driver:
 
     def _adopted(self, steps: int, vector: Vector) -> None:
         self._trainer.adopt(torch.from_numpy(vector))
+        self._model_step = steps
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
             self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
-            self._log.info("step", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
+            self._log.info("evaluated", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
-            self._save_checkpoint(steps)
+            self._save_checkpoint()
 
     def _finish(self) -> Result:
         """The model is final: measure it on everything, and write down what came out."""
         self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
-        self._save_checkpoint(self.node.steps)
+        self._save_checkpoint()
         result = Result(
             self.config.name,
             self._evaluation.accuracy,
-            self._evaluation.loss,
+            _finite(self._evaluation.loss),
             self._steps_taken,
             self._first_step_at,
             self._last_step_at,
@@ -386,7 +417,8 @@ class Driver:
         if self._result is not None and len(self._finished_peers) == len(self.genesis.members) - 1:
             self.stop()
 
-    def _save_checkpoint(self, step: int) -> None:
+    def _save_checkpoint(self) -> None:
+        step = self._model_step
         tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
         save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
@@ -431,6 +463,8 @@ class Driver:
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
         self._served = {served for served in self._served if served[0] != peer}
+        # Until Hello, and all that follows it: a later slot's vector would wait on the wire, before those told again.
+        self._greeted.discard(peer)
         self._post(Connected(peer))
         if self._result is not None:
             self._mesh.send(peer, Finished())
@@ -476,7 +510,7 @@ class Driver:
         self.home.admin.unlink(missing_ok=True)
         self._worker.shutdown(cancel_futures=True)
         if self._failure is None and not self.node.finished:
-            self._save_checkpoint(self.node.position.step)
+            self._save_checkpoint()
         self._signer.close()
         self._log.info("node stops", step=self.node.position.step)
 
@@ -532,7 +566,12 @@ def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
 def _retained(recipe: Recipe, nbytes: int) -> int:
     """Past steps whose own vectors fit into the memory set aside for peers that are late."""
     a_step = nbytes * sum(exchange.sub_rounds for exchange in recipe.exchanges)
-    return max(1, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // a_step))
+    return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // a_step))
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity."""
+    return number if math.isfinite(number) else None
 
 
 def _peak_rss_mib() -> float:

@@ -132,15 +132,16 @@ class Trainer:
             (d,) float32 on the CPU, the caller's own.
 
         Raises:
-            NonFinite: The gradient holds NaN or infinity; the momentum is unchanged.
+            NonFinite: The vector would hold NaN or infinity; the momentum is unchanged.
         """
-        gradient = self._gradient(t)
-        # aminmax passes NaN on and takes one pass; isfinite().all() takes 25 times as long on a CPU.
-        if not torch.stack(torch.aminmax(gradient)).isfinite().all():
-            raise NonFinite(f"the gradient of step {t} holds NaN or infinity; a smaller lr may keep it finite")
-        self._next_momentum = torch.lerp(self._momentum, gradient, 1 - self._beta)
-        gamma = step_size(self._lr, self._lr_decay_every, t)
-        return torch.sub(self._model.vector, self._next_momentum, alpha=gamma).cpu()
+        momentum = torch.lerp(self._momentum, self._gradient(t), 1 - self._beta)
+        vector = torch.sub(self._model.vector, momentum, alpha=step_size(self._lr, self._lr_decay_every, t))
+        # What is not finite in the gradient or the momentum is not finite here. aminmax passes NaN on and takes one
+        # pass; isfinite().all() takes 25 times as long on a CPU.
+        if not torch.stack(torch.aminmax(vector)).isfinite().all():
+            raise NonFinite(f"step {t} leads to NaN or infinity; a smaller lr may keep it finite")
+        self._next_momentum = momentum
+        return vector.cpu()
 
     def adopt(self, vector: Tensor) -> None:
         """End the step: θ ← vector. The momentum is this node's own, as momenta are not exchanged.
