@@ -8,8 +8,8 @@ from protocols.header import Digest, Header, PeerId, Signature, SignedHeader, Sl
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """origin → all: my vector of this slot has this digest."""
+class _Shown:
+    """A message that shows a signed header."""
 
     signed: SignedHeader
 
@@ -20,6 +20,11 @@ class Proposal:
     @property
     def origin(self) -> PeerId:
         return self.signed.header.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal(_Shown):
+    """origin → all: my vector of this slot has this digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Echo:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(_Shown):
     """origin → all: a quorum vouches for this header. Anyone may pass it on.
 
     Args:
@@ -40,31 +45,12 @@ class Certificate:
         echoes: (member, signature on `header.echo()`), members strictly increasing.
     """
 
-    signed: SignedHeader
     echoes: tuple[tuple[PeerId, Signature], ...]
-
-    @property
-    def slot(self) -> Slot:
-        return self.signed.header.slot
-
-    @property
-    def origin(self) -> PeerId:
-        return self.signed.header.origin
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(_Shown):
     """member → all: I saw this header and never its certificate. Whoever saw another one holds a proof."""
-
-    signed: SignedHeader
-
-    @property
-    def slot(self) -> Slot:
-        return self.signed.header.slot
-
-    @property
-    def origin(self) -> PeerId:
-        return self.signed.header.origin
 
 
 Message: TypeAlias = Proposal | Echo | Certificate | Sighting
