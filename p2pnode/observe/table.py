@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 5.0
 """Where no terminal shows a live table, a line of progress so often."""
 
+_NAMES_MAX = 2
+"""Names shown of those that are waited for."""
+
 
 class Progress:
     """Shows a testnet while it runs: a live table on a terminal, elsewhere a line now and then.
@@ -123,7 +126,7 @@ def _live_table(nodes: "list[NodeView]", plan: "Plan") -> Table:
             _number(told.get("loss"), ".4f"),
             _number(told.get("accuracy"), ".4f"),
             _exit(node.exit) if node.exit is not None else told.get("phase", "starting"),
-            ", ".join(told.get("waits_for", [])),
+            "" if node.exit is not None else _few(told.get("waits_for", [])),
         )
     return table
 
@@ -137,7 +140,7 @@ def _line(nodes: "list[NodeView]", plan: "Plan", seconds: float) -> str:
     accuracies = [node.status["accuracy"] for node in known if node.status["accuracy"] is not None]
     accuracy = f", accuracy {min(accuracies):.4f} at least" if accuracies else ""
     waits = slowest.status["waits_for"]
-    waiting = f", {slowest.name} waits for {', '.join(waits)}" if waits else ""
+    waiting = f", {slowest.name} waits for {_few(waits)}" if waits else ""
     return f"{seconds:4.0f} s  step {slowest.step} of {plan.values['training']['steps']}{accuracy}{waiting}"
 
 
@@ -155,6 +158,11 @@ def _number(value: float | None, form: str) -> str:
 
 def _mib(value: int | None) -> str:
     return "–" if value is None else f"{value / 2**20:.1f}"
+
+
+def _few(names: list[str]) -> str:
+    """The first names and how many more, so that a line stays a line."""
+    return ", ".join(names[:_NAMES_MAX]) + (f" +{len(names) - _NAMES_MAX}" if len(names) > _NAMES_MAX else "")
 
 
 def _exit(code: int | None) -> str:
