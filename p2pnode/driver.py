@@ -387,7 +387,7 @@ class Driver:
 
     def _finish(self) -> Result:
         """The model is final: measure it on everything, and write down what came out."""
-        self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
+        self._evaluation = self._trainer.evaluate()
         self._save_checkpoint()
         result = Result(
             self.config.name,

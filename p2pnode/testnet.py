@@ -9,6 +9,7 @@ import json
 import os
 import random
 import socket
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,7 @@ from safetensors.numpy import load_file
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.init import Place, found
+from p2pnode.init import Place, charter, found
 
 _POLL_S = 0.25
 _POLL_TIMEOUT_S = 2.0
@@ -147,6 +148,8 @@ class Testnet:
 
     def _found(self) -> None:
         plan = self.plan
+        # A mistake in the settings is refused before a port is looked for and an earlier run moved out of the way.
+        charter([Place(node.name, f"127.0.0.1:{i + 1}", {}) for i, node in enumerate(self.nodes)], plan.values)
         ports = free_ports(2 * plan.nodes)
         settings = {
             "data_dir": plan.data_dir,
@@ -295,7 +298,7 @@ class Testnet:
             "startup_seconds": round(first - self._began, 2),
             "steps_per_second": round((steps - 1) / (last - first), 2) if last > first else None,
             "accuracy_min": min(accuracies),
-            "accuracy_mean": sum(accuracies) / len(accuracies),
+            "accuracy_mean": statistics.mean(accuracies),
             "disagreement": disagreement(finished),
             "honest": [_honest_row(node) for node in self.honest],
             "evidence": [row for node in self.honest for row in _evidence_rows(node)],

@@ -8,6 +8,7 @@ import asyncio
 import random
 import socket
 import ssl
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -33,6 +34,9 @@ _LANES = ("control", "bulk")
 
 _HANDSHAKES_MAX = 64
 """Connections that may be in the handshake at once; more wait in the system's queue."""
+
+_CONNECTIONS_MAX = 2 * len(_LANES)
+"""Connections that one member may open to this node: those of a link, and of the one that replaces it."""
 
 _SAID_MAX = 1024
 """Different refusals that are logged, in all."""
@@ -132,6 +136,7 @@ class Mesh:
         self._client_tls = client_context(home, genesis)
         self._links: dict[PeerId, Link] = {}
         self._halves: dict[tuple[PeerId, str], Link] = {}
+        self._opened: dict[PeerId | None, deque[asyncio.Transport]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -277,7 +282,13 @@ class Mesh:
         with listener:
             while True:
                 await room.acquire()
-                connection, address = await loop.sock_accept(listener)
+                try:
+                    connection, address = await loop.sock_accept(listener)
+                except OSError as error:  # out of file descriptors, or the stranger is gone already
+                    room.release()
+                    self._say_once("cannot accept", reason=str(error))
+                    await asyncio.sleep(_FIRST_PAUSE_S)
+                    continue
                 self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
@@ -286,13 +297,22 @@ class Mesh:
         assert server is not None
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(
+            transport, _ = await loop.connect_accepted_socket(
                 server, connection, ssl=self._server_tls, ssl_handshake_timeout=self._config.handshake_s
             )
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             self._say_once("stranger refused", host=host, reason=reason)
             connection.close()
+        else:
+            self._bound(transport)
+
+    def _bound(self, transport: asyncio.Transport) -> None:
+        """Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors."""
+        opened = self._opened.setdefault(self._peer_of(transport), deque())
+        opened.append(transport)
+        if len(opened) > _CONNECTIONS_MAX:
+            opened.popleft().abort()
 
     def _say_once(self, event: str, **details: str) -> None:
         """Neither a stranger nor a peer that is down may fill the log."""

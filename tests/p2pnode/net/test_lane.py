@@ -1,0 +1,447 @@
+"""The two lanes over a transport that the test holds: any split of the bytes, any verdict, any full pipe."""
+
+import asyncio
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pnode.codec import MESSAGE_BYTES_MAX
+from p2pnode.errors import FrameTooLarge, LinkError, Malformed
+from p2pnode.net.lane import BulkLane, ControlLane
+from p2pnode.storage.vectors import Verdict, digest_of
+from protocols.header import Slot
+
+MIB = 2**20
+BACKLOG = MIB
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written, as a transport with a full or an empty pipe."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+        self.unsent = 0
+        self.high = None
+        self.reading = True
+        self.aborted = False
+
+    def write(self, data):
+        assert not self.aborted
+        self.written.append(bytes(data))
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.high = high
+
+    def is_closing(self):
+        return self.aborted
+
+    def abort(self):
+        self.aborted = True
+
+    def is_reading(self):
+        return self.reading
+
+    def pause_reading(self):
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self):
+        assert not self.reading
+        self.reading = True
+
+    @property
+    def bytes(self):
+        return b"".join(self.written)
+
+
+class Taker:
+    """A receiver that answers as it is told, all alike or by digest, and keeps what it gets."""
+
+    def __init__(self, verdict=Verdict.TAKE, error=None):
+        self.verdict = verdict
+        self.error = error
+        self.messages, self.judged, self.vectors, self.reasons = [], [], [], []
+
+    def message(self, data):
+        if self.error is not None and data == b"bad":
+            raise self.error
+        self.messages.append(data)
+
+    def judge(self, slot, digest, nbytes):
+        self.judged.append((slot, digest, nbytes))
+        return self.verdict.get(digest, Verdict.TAKE) if isinstance(self.verdict, dict) else self.verdict
+
+    def vector(self, digest, vector):
+        self.vectors.append((digest, vector))
+
+    def lost(self, reason):
+        self.reasons.append(reason)
+
+
+def control(error=None):
+    taker, transport = Taker(error=error), FakeTransport()
+    lane = ControlLane(taker, BACKLOG)
+    lane.connection_made(transport)
+    return lane, taker, transport
+
+
+def bulk(verdict=Verdict.TAKE):
+    taker, transport = Taker(verdict), FakeTransport()
+    lane = BulkLane(taker, BACKLOG)
+    lane.connection_made(transport)
+    return lane, taker, transport
+
+
+def framed(*messages):
+    return b"".join(struct.pack(">I", len(message)) + message for message in messages)
+
+
+def vector(seed, length=1000):
+    return np.random.default_rng(seed).standard_normal(length).astype(np.float32)
+
+
+def on_wire(*sent):
+    """What a lane writes for these (slot, vector)."""
+    lane, _, transport = bulk()
+    for slot, each in sent:
+        lane.send(slot, digest_of(each), each)
+    return transport.bytes
+
+
+def feed(lane, transport, data, pieces=None):
+    """Give the lane bytes as a transport does, as long as it reads; what it left on the wire."""
+    pieces = pieces or iter(lambda: len(data) + 1, 0)
+    while data and transport.reading and not transport.aborted:
+        buffer = lane.get_buffer(-1)
+        assert len(buffer) > 0, "a transport gives up on an empty buffer"
+        taken = min(len(buffer), next(pieces), len(data))
+        buffer[:taken] = data[:taken]
+        lane.buffer_updated(taken)
+        data = data[taken:]
+    return data
+
+
+def piece_sizes(data):
+    """Sizes of reads, without end."""
+    sizes = data.draw(st.lists(st.integers(1, 97) | st.integers(1000, 5000), min_size=1, max_size=8))
+    while True:
+        yield from sizes
+
+
+def peak_of(act):
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# Messages.
+
+
+def test_messages_arrive_whole_and_in_order_wherever_the_stream_is_cut():
+    messages = [b"a", b"", b"bcd" * 50, b"\x00\x00\x00\x01"]
+    stream = framed(*messages)
+    for first in range(len(stream)):
+        for cuts in ((first,), (first, first + 3)):
+            lane, taker, _ = control()
+            begin = 0
+            for end in (*cuts, len(stream)):
+                lane.data_received(stream[begin:end])
+                begin = min(end, len(stream))
+            assert taker.messages == messages
+            assert lane.bytes_received == len(stream)
+
+
+def test_messages_arrive_byte_by_byte():
+    lane, taker, _ = control()
+    for byte in framed(b"one", b"two"):
+        lane.data_received(bytes([byte]))
+    assert taker.messages == [b"one", b"two"]
+
+
+def test_what_is_sent_is_what_the_other_side_takes():
+    sender, _, transport = control()
+    receiver, taker, _ = control()
+    for message in (b"one", b"", b"x" * MESSAGE_BYTES_MAX):
+        sender.send(message)
+    receiver.data_received(transport.bytes)
+    assert taker.messages == [b"one", b"", b"x" * MESSAGE_BYTES_MAX]
+    assert sender.bytes_sent == receiver.bytes_received == len(transport.bytes)
+
+
+def test_a_frame_that_declares_too_much_closes_before_any_of_it_is_read():
+    for length in (MESSAGE_BYTES_MAX + 1, 2**32 - 1):
+        lane, taker, transport = control()
+        lane.data_received(framed(b"good") + struct.pack(">I", length))
+        assert transport.aborted
+        assert taker.messages == [b"good"]
+        lane.connection_lost(None)
+        assert [type(reason) for reason in taker.reasons] == [FrameTooLarge]
+
+
+def test_the_largest_message_is_taken():
+    lane, taker, transport = control()
+    lane.data_received(framed(b"x" * MESSAGE_BYTES_MAX))
+    assert [len(message) for message in taker.messages] == [MESSAGE_BYTES_MAX]
+    assert not transport.aborted
+
+
+def test_what_is_no_message_closes_and_nothing_after_it_is_heard():
+    lane, taker, transport = control(Malformed("no"))
+    lane.data_received(framed(b"good", b"bad", b"after"))
+    assert transport.aborted
+    assert taker.messages == [b"good"]
+    lane.connection_lost(None)
+    assert isinstance(taker.reasons[0], Malformed)
+    assert lane.closed.is_set()
+
+
+def test_a_peer_that_does_not_read_its_messages_is_given_up_at_the_bound():
+    lane, taker, transport = control()
+    transport.unsent = BACKLOG
+    lane.send(b"just fits")
+    assert not transport.aborted
+    transport.unsent = BACKLOG + 1
+    lane.send(b"one too many")
+    assert transport.aborted
+    lane.send(b"after the end")  # is no error
+    lane.connection_lost(None)
+    assert isinstance(taker.reasons[0], LinkError)
+
+
+def test_reading_stops_and_goes_on_and_may_be_told_so_twice():
+    lane, _, transport = control()
+    for paused in (True, True, False, False, True):
+        lane.pause(paused)
+        assert transport.reading is not paused
+    lane.close()
+    lane.pause(False)
+    assert not transport.reading, "a lane that closes is left alone"
+
+
+# Vectors.
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_vectors_arrive_bit_exact_wherever_the_stream_is_cut(data):
+    sent = [(Slot(3, 1, 2), vector(1, 700)), (Slot(2**63 - 1), vector(2, 1)), (Slot(4, 255, 65535), vector(3, 90))]
+    lane, taker, transport = bulk()
+    assert feed(lane, transport, on_wire(*sent), piece_sizes(data)) == b""
+    assert taker.judged == [(slot, digest_of(each), each.nbytes) for slot, each in sent]
+    assert [digest for digest, _ in taker.vectors] == [digest_of(each) for _, each in sent]
+    for (_, got), (_, each) in zip(taker.vectors, sent, strict=True):
+        assert got.dtype == np.float32
+        assert got.tobytes() == each.tobytes()
+
+
+def test_every_bit_of_a_float_survives():
+    strange = np.array([0x7FC00001, 0xFFFFFFFF, 0x80000000, 1, 0x7F800000], np.uint32).view(np.float32)
+    lane, taker, transport = bulk()
+    feed(lane, transport, on_wire((Slot(0), strange)))
+    assert taker.vectors[0][1].tobytes() == strange.tobytes()
+
+
+def test_bytes_land_in_the_memory_of_the_vector_itself():
+    each = vector(1)
+    wire = on_wire((Slot(0), each))
+    lane, taker, transport = bulk()
+    body = feed(lane, transport, wire[: len(wire) - each.nbytes])
+    assert body == b""
+    landing = np.frombuffer(lane.get_buffer(-1), np.uint8)
+    assert landing.nbytes == each.nbytes
+    feed(lane, transport, wire[len(wire) - each.nbytes :])
+    assert np.shares_memory(landing, taker.vectors[0][1])
+    assert landing.ctypes.data == taker.vectors[0][1].ctypes.data
+
+
+def test_two_vectors_do_not_share_memory():
+    lane, taker, transport = bulk()
+    feed(lane, transport, on_wire((Slot(0), vector(1)), (Slot(1), vector(2))))
+    (_, one), (_, other) = taker.vectors
+    assert not np.shares_memory(one, other)
+
+
+def test_what_must_wait_stays_on_the_wire_until_it_is_welcome():
+    each = vector(1)
+    lane, taker, transport = bulk(Verdict.WAIT)
+    rest = feed(lane, transport, on_wire((Slot(0), each)))
+    assert len(rest) == each.nbytes
+    assert not transport.reading
+    lane.retry()
+    assert not transport.reading
+    assert len(taker.judged) == 2
+    taker.verdict = Verdict.TAKE
+    lane.retry()
+    assert transport.reading
+    assert feed(lane, transport, rest) == b""
+    assert taker.vectors[0][1].tobytes() == each.tobytes()
+    judged = len(taker.judged)
+    lane.retry()
+    assert len(taker.judged) == judged, "between two vectors there is nothing to judge"
+
+
+def test_retry_in_the_middle_of_a_vector_disturbs_nothing():
+    each = vector(1)
+    wire = on_wire((Slot(0), each))
+    lane, taker, transport = bulk()
+    feed(lane, transport, wire[:500])
+    lane.retry()
+    feed(lane, transport, wire[500:])
+    assert len(taker.judged) == 1
+    assert taker.vectors[0][1].tobytes() == each.tobytes()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(1, 40_000))
+def test_a_discarded_vector_is_drained_to_its_last_byte_and_no_further(data, length):
+    unwanted, wanted = vector(1, length), vector(2, 50)
+    wire = on_wire((Slot(0), unwanted), (Slot(1), wanted))
+    lane, taker, transport = bulk({digest_of(unwanted): Verdict.DISCARD})
+    assert feed(lane, transport, wire, piece_sizes(data)) == b""
+    assert [digest for digest, _ in taker.vectors] == [digest_of(wanted)]
+    assert taker.vectors[0][1].tobytes() == wanted.tobytes()
+
+
+def test_what_waited_may_be_discarded_after_all():
+    unwanted, wanted = vector(1), vector(2)
+    lane, taker, transport = bulk(Verdict.WAIT)
+    rest = feed(lane, transport, on_wire((Slot(0), unwanted), (Slot(1), wanted)))
+    taker.verdict = {digest_of(unwanted): Verdict.DISCARD}
+    lane.retry()
+    assert feed(lane, transport, rest) == b""
+    assert [digest for digest, _ in taker.vectors] == [digest_of(wanted)]
+
+
+def test_what_is_refused_closes():
+    lane, taker, transport = bulk(Verdict.REFUSE)
+    feed(lane, transport, on_wire((Slot(0), vector(1))))
+    assert transport.aborted
+    lane.retry()
+    lane.connection_lost(None)
+    assert isinstance(taker.reasons[0], Malformed)
+    assert taker.vectors == []
+
+
+@pytest.mark.parametrize("place", [0, 2000, -1])
+def test_bytes_that_do_not_hash_to_their_digest_close(place):
+    each = vector(1)
+    wire = bytearray(on_wire((Slot(0), each)))
+    wire[len(wire) - each.nbytes + place if place >= 0 else place] ^= 1
+    lane, taker, transport = bulk()
+    feed(lane, transport, bytes(wire))
+    assert transport.aborted
+    assert taker.vectors == []
+    lane.connection_lost(None)
+    assert isinstance(taker.reasons[0], Malformed)
+
+
+def test_no_memory_is_taken_for_a_vector_that_is_not_let_in():
+    """The head declares 1 GiB; only TAKE may believe it."""
+    head = struct.pack(">QBHQ32s", 0, 0, 0, 2**30, bytes(32))
+
+    def flood(verdict):
+        lane, _, transport = bulk(verdict)
+        feed(lane, transport, head + bytes(MIB))
+
+    for verdict in (Verdict.WAIT, Verdict.REFUSE, Verdict.DISCARD):
+        assert peak_of(lambda verdict=verdict: flood(verdict)) < 4 * MIB
+    assert peak_of(lambda: flood(Verdict.TAKE)) >= 2**30
+
+
+def test_pieces_stop_when_the_pipe_is_full_and_go_on_when_it_has_room():
+    each = vector(1, MIB // 2)
+    lane, taker, transport = bulk()
+    lane.pause_writing()
+    lane.send(Slot(0), digest_of(each), each)
+    assert transport.written == []
+    lane.resume_writing()
+    assert len(transport.bytes) > each.nbytes
+    assert max(len(written) for written in transport.written) <= MIB, "small beside a vector"
+
+    class Narrow(FakeTransport):
+        """Full after each write."""
+
+        def write(self, data):
+            super().write(data)
+            narrow.pause_writing()
+
+    narrow, pipe = BulkLane(taker, BACKLOG), Narrow()
+    narrow.connection_made(pipe)
+    assert pipe.high is not None
+    assert pipe.high <= MIB
+    narrow.send(Slot(0), digest_of(each), each)
+    narrow.send(Slot(1), digest_of(vector(2)), vector(2))
+    turns = 0
+    while len(pipe.bytes) < len(transport.bytes) + len(on_wire((Slot(1), vector(2)))):
+        before = len(pipe.bytes)
+        narrow.resume_writing()
+        assert before < len(pipe.bytes) <= before + MIB
+        turns += 1
+        assert turns < 100
+    assert pipe.bytes == on_wire((Slot(0), each), (Slot(1), vector(2)))
+    assert narrow.bytes_sent == len(pipe.bytes)
+
+
+def test_a_vector_waits_in_the_queue_once_and_uncopied():
+    lane, _, transport = bulk()
+    lane.pause_writing()
+    one, other = vector(1, MIB // 16), vector(2)
+
+    def send():
+        for _ in range(5):
+            lane.send(Slot(0), digest_of(one), one)
+            lane.send(Slot(0), digest_of(other), other)
+
+    assert peak_of(send) < one.nbytes
+    lane.resume_writing()
+    assert transport.bytes == on_wire((Slot(0), one), (Slot(0), other))
+
+
+def test_a_peer_that_does_not_read_its_vectors_is_given_up_at_the_bound():
+    lane, taker, transport = bulk()
+    lane.pause_writing()
+    sent = 0
+    while not transport.aborted:
+        each = vector(sent, MIB // 16)
+        lane.send(Slot(sent), digest_of(each), each)
+        sent += 1
+        assert sent * each.nbytes <= 2 * BACKLOG
+    assert (sent - 1) * each.nbytes >= BACKLOG
+    lane.connection_lost(None)
+    assert isinstance(taker.reasons[0], LinkError)
+    lane.resume_writing()
+    assert transport.written == []
+
+
+def test_one_vector_larger_than_the_bound_still_goes():
+    each = vector(1, BACKLOG)
+    lane, _, transport = bulk()
+    lane.pause_writing()
+    lane.send(Slot(0), digest_of(each), each)
+    lane.send(Slot(1), digest_of(vector(2)), vector(2))
+    assert not transport.aborted
+    lane.resume_writing()
+    assert transport.bytes == on_wire((Slot(0), each), (Slot(1), vector(2)))
+
+
+def test_a_lane_that_is_lost_tells_so_once_and_takes_nothing_more():
+    for make, send in ((control, lambda lane: lane.send(b"x")), (bulk, lambda lane: lane.retry())):
+        lane, taker, transport = make()
+        lane.connection_lost(ConnectionResetError())
+        assert taker.reasons == [None], "the other side's doing has no reason of ours"
+        assert lane.closed.is_set()
+        send(lane)
+        lane.close()
+        lane.resume()
+        assert transport.written == []

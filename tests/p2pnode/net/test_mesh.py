@@ -1,0 +1,508 @@
+"""Real meshes over loopback TLS, on both event loops: members reach each other, strangers reach nothing."""
+
+import asyncio
+import resource
+import socket
+import ssl
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvloop
+
+from p2pnode.codec import Finished, Want, encode
+from p2pnode.config import NodeConfig
+from p2pnode.errors import LinkError, WireError
+from p2pnode.identity import Identity
+from p2pnode.net.mesh import Mesh
+from p2pnode.net.tls import client_context
+from p2pnode.settings import split_address
+from p2pnode.storage.vectors import Verdict, digest_of
+from protocols.effects import Hello
+from protocols.header import PeerId, Slot
+from tests.loopback import PATIENCE_S, LogBook, found_network, until
+
+LENGTH = 200_000
+
+on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+class Member:
+    """One mesh and what its links brought. `greet(member, peer)` runs inside `connected`."""
+
+    def __init__(self, genesis, home, greet=lambda member, peer: None):
+        self.home = home
+        self.config = NodeConfig.load(home.config)
+        self.log = LogBook()
+        self.me = PeerId([member.name for member in genesis.members].index(self.config.name))
+        self.mesh = Mesh(self.me, home, genesis, self.config, self, self.log)
+        self.greet = greet
+        self.heard, self.vectors, self.ups, self.downs, self.early = [], [], [], [], []
+
+    def received(self, peer, message):
+        self.heard.append((peer, message))
+        if peer not in self.mesh.connected:
+            self.early.append(message)
+
+    def judge(self, peer, slot, digest, nbytes):
+        return Verdict.TAKE if nbytes == 4 * LENGTH else Verdict.REFUSE
+
+    def vector(self, peer, digest, vector):
+        self.vectors.append((peer, digest, vector.tobytes()))
+
+    def connected(self, peer):
+        self.ups.append(peer)
+        self.greet(self, peer)
+
+    def disconnected(self, peer, reason):
+        self.downs.append((peer, reason))
+
+    @property
+    def address(self):
+        return split_address(self.config.listen)
+
+
+@asynccontextmanager
+async def running(*members):
+    """The members' meshes, started in this order."""
+    try:
+        for member in members:
+            await member.mesh.start()
+        yield
+    finally:
+        for member in members:
+            await asyncio.wait_for(member.mesh.stop(), PATIENCE_S)
+
+
+async def linked(*members):
+    await until(
+        lambda: all(len(member.mesh.connected) == len(members) - 1 for member in members), "a link of each pair"
+    )
+
+
+def vector(seed):
+    return np.random.default_rng(seed).standard_normal(LENGTH).astype(np.float32)
+
+
+@on_both_loops
+def test_messages_and_vectors_go_both_ways(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3)
+        a, b, c = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(*members)
+            for member in members:
+                member.mesh.broadcast(Hello(member.me))
+                each = vector(member.me)
+                member.mesh.stream(None, Slot(7, 0, 2), digest_of(each), each)
+            c.mesh.send(a.me, Want(Slot(1), bytes(32)))
+            await until(lambda: all(len(member.vectors) == 2 for member in members) and len(a.heard) == 3, "all")
+            for member in members:
+                others = [other.me for other in members if other is not member]
+                assert {(peer, Hello(peer)) for peer in others} <= set(member.heard)
+                assert sorted(member.vectors) == [
+                    (peer, digest_of(vector(peer)), vector(peer).tobytes()) for peer in others
+                ]
+            assert a.heard[-1] == (c.me, Want(Slot(1), bytes(32)))
+            assert b.mesh.bytes_sent > 2 * 4 * LENGTH
+            assert b.mesh.bytes_received > 2 * 4 * LENGTH
+
+    run(work())
+
+
+@on_both_loops
+def test_a_vector_for_one_member_reaches_nobody_else(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3)
+        a, b, c = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(*members)
+            b.mesh.stream(c.me, Slot(0), digest_of(vector(0)), vector(0))
+            b.mesh.stream(None, Slot(0), digest_of(vector(1)), vector(1))
+            await until(lambda: len(a.vectors) == 1 and len(c.vectors) == 2, "the vectors")
+            assert a.vectors[0][1] == digest_of(vector(1))
+
+    run(work())
+
+
+@on_both_loops
+def test_nothing_is_lost_when_either_side_speaks_as_soon_as_the_link_is_up(tmp_path, run):
+    """The dialler is up first: what it says comes while the other side still makes lanes of its connections."""
+    each = vector(5)
+
+    def greet(member, peer):
+        member.mesh.stream(peer, Slot(0), digest_of(each), each)
+        for number in range(300):
+            member.mesh.send(peer, Hello(number))
+
+    async def work(folder):
+        genesis, homes = found_network(folder, 2)
+        members = [Member(genesis, home, greet) for home in homes]
+        async with running(*members):
+            await until(lambda: all(len(m.heard) >= 300 and m.vectors for m in members), "the greetings")
+            for member in members:
+                assert [message.since for _, message in member.heard] == list(range(300))
+                assert [digest for _, digest, _ in member.vectors] == [digest_of(each)]
+                assert member.downs == []
+                assert member.early == [], "an answer to it would have gone nowhere"
+
+    for turn in range(5):
+        run(work(tmp_path / str(turn)))
+
+
+@on_both_loops
+@pytest.mark.parametrize("lane", ["control", "bulk"])
+def test_a_link_closed_by_garbage_comes_back(tmp_path, run, lane):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(a, b)
+            for liar, victim in ((a, b), (b, a)):
+                ups = len(victim.ups)
+                getattr(liar.mesh._links[victim.me], lane).transport.write(b"\xff" * 64)
+                await until(lambda v=victim, ups=ups: len(v.ups) > ups, "a second link")
+                peer, reason = victim.downs[-1]
+                assert peer == liar.me
+                assert isinstance(reason, WireError)
+            await linked(a, b)
+            a.mesh.broadcast(Finished())
+            b.mesh.broadcast(Finished())
+            await until(lambda: a.heard and b.heard, "words over the new link")
+
+    run(work())
+
+
+@on_both_loops
+def test_a_member_that_restarts_is_linked_again_whoever_dials(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        for stays, leaves in ((0, 1), (1, 0)):
+            one = Member(genesis, homes[stays])
+            async with running(one):
+                for _ in range(3):
+                    other = Member(genesis, homes[leaves])
+                    async with running(other):
+                        await linked(one, other)
+                        other.mesh.broadcast(Finished())
+                        await until(lambda one=one: one.heard, "a word")
+                        one.heard.clear()
+                    await until(lambda one=one: not one.mesh.connected, "the end of the link")
+            assert one.ups == [leaves] * 3
+            assert [peer for peer, _ in one.downs] == [leaves] * 3
+
+    run(work())
+
+
+@on_both_loops
+def test_a_link_given_up_is_told_of_once_and_comes_back(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(a, b)
+            reason = LinkError("enough")
+            a.mesh.close(b.me, reason)
+            a.mesh.close(b.me, reason)
+            assert a.downs == [(b.me, reason)]
+            a.mesh.broadcast(Hello(1))  # to nobody, and no error
+            await until(lambda: len(b.ups) == 2, "the link again")
+            await linked(a, b)
+            assert len(b.downs) == 1
+
+    run(work())
+
+
+@on_both_loops
+def test_one_who_is_paused_is_not_read_until_it_is_welcome_again(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(a, b)
+            a.mesh.pause(b.me, True)
+            before = len(a.heard)
+            for number in range(3):
+                b.mesh.broadcast(Hello(number))
+            b.mesh.stream(None, Slot(0), digest_of(vector(0)), vector(0))
+            await until(lambda: a.vectors, "the vector, which has a lane of its own")
+            assert len(a.heard) == before
+            a.mesh.pause(b.me, False)
+            await until(lambda: len(a.heard) == before + 3, "the words")
+
+    run(work())
+
+
+# Strangers.
+
+
+async def no_certificate(address, folder):
+    return await tls_visit(address, anonymous())
+
+
+async def own_certificate(address, folder):
+    context = anonymous()
+    key, certificate = folder / "stranger.pem", folder / "stranger.crt"
+    if not key.exists():
+        identity = Identity.generate()
+        identity.save(key)
+        certificate.write_text(identity.certificate("node0"))
+    context.load_cert_chain(certificate, key)
+    return await tls_visit(address, context)
+
+
+async def member_of_another_network(address, folder):
+    if not (folder / "other").exists():
+        found_network(folder / "other", 2)
+    context = anonymous()
+    context.load_cert_chain(folder / "other" / "node0" / "cert.pem", folder / "other" / "node0" / "key.pem")
+    return await tls_visit(address, context)
+
+
+async def plain_http(address, folder):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\n\r\n")
+    return await answer(reader, writer)
+
+
+async def silence(address, folder):
+    reader, writer = await asyncio.open_connection(*address)
+    return await answer(reader, writer)
+
+
+def answered(task):
+    return task.done() and task.exception() is None
+
+
+def anonymous():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def tls_visit(address, context):
+    with suppress(ssl.SSLError, ConnectionError):
+        reader, writer = await asyncio.open_connection(*address, ssl=context)
+        writer.write(b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n")
+        return await answer(reader, writer)
+    return b""
+
+
+async def answer(reader, writer):
+    """All that the other side says, until it closes."""
+    said = b""
+    with suppress(ssl.SSLError, ConnectionError):
+        while data := await asyncio.wait_for(reader.read(65536), 20):
+            said += data
+    writer.close()
+    with suppress(ssl.SSLError, ConnectionError):
+        await writer.wait_closed()
+    return said
+
+
+@on_both_loops
+@pytest.mark.parametrize("stranger", [no_certificate, own_certificate, member_of_another_network, plain_http, silence])
+def test_strangers_get_no_byte_and_are_logged_once_and_members_are_served(tmp_path, run, stranger):
+    async def work():
+        genesis, homes = found_network(tmp_path / "net", 3, handshake_s=0.5)
+        a, b, c = (Member(genesis, home) for home in homes)
+        async with running(a, c):
+            await until(lambda: c.mesh.connected, "the first link")
+            said = await asyncio.gather(*(stranger(c.address, tmp_path) for _ in range(20)))
+            for each in said:
+                # A TLS alert, 7 bytes, may tell a plain speaker that this is TLS.
+                assert len(each) <= 7
+                assert b"HTTP" not in each
+            assert len(c.log.of("stranger refused")) == 1
+            assert c.ups == [a.me]
+            assert c.downs == []
+            async with running(b):
+                await linked(a, b, c)
+                b.mesh.broadcast(Hello(3))
+                await until(lambda: (b.me, Hello(3)) in c.heard and (b.me, Hello(3)) in a.heard, "words of members")
+
+    run(work())
+
+
+@on_both_loops
+def test_strangers_in_the_handshake_do_not_keep_members_out(tmp_path, run):
+    """As many as there are places say nothing; a member gets in when their time is over."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, handshake_s=1.0)
+        a, b = (Member(genesis, home) for home in homes)
+        async with running(b):
+            idle = [await asyncio.open_connection(*b.address) for _ in range(80)]
+            async with running(a):
+                await linked(a, b)
+            for _, writer in idle:
+                writer.close()
+
+    run(work())
+
+
+@on_both_loops
+def test_a_member_of_a_higher_index_does_not_open_the_link(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3)
+        a, b, c = (Member(genesis, home) for home in homes)
+        async with running(b):
+            for dialler, wanted in ((c, b" 403 "), (b, b" 403 "), (a, b" 101 ")):
+                reader, writer = await asyncio.open_connection(*b.address, ssl=client_context(dialler.home, genesis))
+                writer.write(
+                    b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                    b"Upgrade: p2pnode-link\r\n\r\n"
+                )
+                assert wanted in await reader.readline()
+                writer.close()
+            assert b.ups == []
+            assert b.mesh.connected == ()
+
+    run(work())
+
+
+@on_both_loops
+def test_a_member_is_not_heard_before_its_link_is_up(tmp_path, run):
+    """An answer could not be sent yet, and would be lost."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        async with running(b):
+            writers = []
+            for lane in ("control", "bulk"):
+                reader, writer = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
+                writer.write(
+                    f"GET /v1/link/{lane}?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                    "Upgrade: p2pnode-link\r\n\r\n".encode()
+                )
+                assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+                word = encode(Hello(3))
+                writer.write(len(word).to_bytes(4, "big") + word if lane == "control" else b"")
+                writers.append(writer)
+            await until(lambda: b.heard == [(a.me, Hello(3))], "the word")
+            assert b.early == []
+            for writer in writers:
+                writer.close()
+
+    run(work())
+
+
+@on_both_loops
+def test_a_member_that_answers_at_anothers_address_is_not_taken_for_it(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3)
+        swapped = [
+            genesis.members[i].model_copy(update={"address": genesis.members[j].address})
+            for i, j in ((0, 0), (1, 2), (2, 1))
+        ]
+        a = Member(genesis.model_copy(update={"members": tuple(swapped)}), homes[0])
+        b, c = Member(genesis, homes[1]), Member(genesis, homes[2])
+        async with running(a, b, c):
+            await until(lambda: len(a.log.of("no link yet")) >= 2, "two refusals")
+            assert a.mesh.connected == ()
+            assert any(
+                "is node2; mend the address in the genesis" in said["reason"] for said in a.log.of("no link yet")
+            )
+
+    run(work())
+
+
+@on_both_loops
+def test_a_member_cannot_hold_more_connections_than_two_links_take(tmp_path, run):
+    """It may lie, so it may open connections until the node has no file left to write to."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        async with running(b):
+            context = client_context(a.home, genesis)
+            opened = [await asyncio.open_connection(*b.address, ssl=context) for _ in range(20)]
+            ended = [asyncio.create_task(answer(*each)) for each in opened]
+            await until(lambda: sum(map(answered, ended)) == 16, "the end of the older ones")
+            async with running(a):
+                await linked(a, b)
+            for each in ended:
+                each.cancel()
+            await asyncio.gather(*ended, return_exceptions=True)
+            for _, writer in opened:
+                writer.close()
+
+    run(work())
+
+
+@on_both_loops
+def test_running_out_of_files_for_a_while_does_not_end_the_listening(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with running(b):
+            await asyncio.sleep(0)
+            with socket.socket() as visitor:
+                visitor.setblocking(False)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (visitor.fileno() + 1, hard))
+                try:
+                    await asyncio.get_running_loop().sock_connect(visitor, b.address)
+                    await until(lambda: b.log.of("cannot accept"), "the failure to accept")
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            async with running(a):
+                await linked(a, b)
+
+    run(work())
+
+
+# The end.
+
+
+def open_sockets():
+    names = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # of the listing itself
+            names.append(str(fd.readlink()))
+    return sorted(name for name in names if name.startswith("socket:"))
+
+
+@on_both_loops
+def test_stop_leaves_no_task_and_no_socket(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 4)
+        members = [Member(genesis, home) for home in homes]
+        absent = members.pop()
+        before = open_sockets()
+        async with running(*members):
+            await until(lambda: all(len(member.mesh.connected) == 2 for member in members), "links")
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            _, writer = await asyncio.open_connection(*members[0].address)  # in the handshake for ever
+            idle = await asyncio.open_connection(*members[2].address, ssl=client_context(members[0].home, genesis))
+            members[0].mesh.stream(None, Slot(0), digest_of(vector(0)), vector(0))  # under way when all ends
+            assert absent.me not in members[0].mesh.connected
+        assert loop.time() - began < 5
+        writer.close()
+        idle[1].close()
+        me = asyncio.current_task()
+        await until(lambda: asyncio.all_tasks() == {me}, "no task but this one", 5)
+        await until(lambda: open_sockets() == before, "no socket of the meshes", 5)
+        for member in members:
+            with socket.create_server(member.address):
+                pass
+
+    run(work())
+
+
+def test_an_address_in_use_is_said_with_the_remedy(tmp_path):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a = Member(genesis, homes[0])
+        with (
+            socket.create_server(a.address),
+            pytest.raises(LinkError, match=r"cannot listen on .*; free it, or change `listen`"),
+        ):
+            await a.mesh.start()
+        await a.mesh.stop()
+
+    asyncio.run(work())

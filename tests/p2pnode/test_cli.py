@@ -1,0 +1,283 @@
+"""The command line: exit codes, messages that help, and nothing begun that is refused."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from p2pnode import cli
+from p2pnode.codec import encode_evidence
+from p2pnode.config import NodeConfig
+from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.genesis import Genesis
+from p2pnode.home import Home
+from p2pnode.identity import Identity, certified_key
+from protocols.faults import Equivocation
+from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
+
+ADDRESSES = [part for i in range(5) for part in ("--address", f"n{i}=127.0.0.1:{7000 + i}")]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line as `python -m p2pnode` does: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["p2pnode", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(0.0)
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def no_sockets(monkeypatch):
+    """Whoever opens a socket of the network or starts a process fails the test."""
+
+    class LocalSocket(socket.socket):
+        def __init__(self, family=socket.AF_INET, *args, **kwargs):
+            assert family == socket.AF_UNIX, "begun although it is refused"  # the event loop has one of its own
+            super().__init__(family, *args, **kwargs)
+
+    def refused(*args, **kwargs):
+        raise AssertionError("begun although it is refused")
+
+    monkeypatch.setattr(socket, "socket", LocalSocket)
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--nodes", 8, "--byzantine", 2], ["n ≥ 4f+1", "n=8 tolerates f=1", "n ≥ 9", "choose f=1"]),
+        (["--recipe", "monna", "--nodes", 5], ["n ≥ 5f+1", "n ≥ 6"]),
+        (["--recipe", "dsgd", "--f", 1], ["f = 1", "mean", "choose f=0"]),
+        (["--nodes", 3, "--byzantine", 3], ["byzantine = 3", "one at least is honest", "choose fewer"]),
+        (["--attack", "sing-flip"], ["attack = 'sing-flip'", "did you mean 'sign-flip'?", "alie"]),
+        (["--attack", ""], ["attack = ''", "choose from alie"]),
+        (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?", "dsgd"]),
+        (["--rule", "medain"], ["medain", "median"]),
+        (["--broadcast", "gossip"], ["broadcast = 'gossip'", "plain, signed-echo"]),
+        (["--task", "cifar"], ["task = 'cifar'", "digits, mnist, fashion-mnist"]),
+        (["--task", "mnist"], ["data-dir is missing", "--data-dir FOLDER"]),
+        (["--steps", 0], ["training.steps = '0'", "greater than or equal to 1", "choose at least 1"]),
+        (["--lr", "nan"], ["training.lr = 'nan'", "choose a positive step size"]),
+        (["--momentum", 1], ["training.momentum = '1.0'", "choose 0 ≤ momentum < 1"]),
+        (["--sub-rounds", 65], ["recipe.sub_rounds = '65'", "choose from 1 to 64"]),
+        (["--seed", -1], ["seed = '-1'", "choose an integer from 0"]),
+    ],
+)
+def test_a_wrong_testnet_is_refused_with_reason_and_remedy_before_a_socket_opens(
+    call, no_sockets, monkeypatch, tmp_path, arguments, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("testnet", *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(("refused ", "note "))
+    for part in wanted:
+        assert part in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_liars_than_the_recipe_tolerates_are_allowed_and_said(call, no_sockets, monkeypatch):
+    """Attacks on the baseline are what one wants to see."""
+    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, quiet: {"f": plan.values["f"], "n": plan.nodes})
+    code, out, err = call("testnet", "--recipe", "dsgd", "--attack", "sign-flip", "--json")
+    assert (code, json.loads(out)) == (0, {"f": 0, "n": 7})
+    assert "note" in err
+    assert "1 nodes lie, and the recipe tolerates f = 0" in err
+
+
+def test_exit_codes(call, monkeypatch):
+    for error, code, word in ((ConfigError("a [b] c"), 2, "refused"), (P2PNodeError("d [e] f"), 1, "failed")):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(cli, "_watch_testnet", fail)
+        assert call("testnet") == (code, "", f"{word} {error}\n")
+    assert call("testnet", "--nodes", "many")[0] == 2
+    assert call("frobnicate")[0] == 2
+    assert call("--help")[0] == 0
+
+
+def test_as_a_module_too(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "p2pnode", "testnet", "--nodes", "8", "--byzantine", "2", "--out", tmp_path / "net"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "n ≥ 4f+1" in done.stderr
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["testnet"], ["keygen"], ["init"], ["run"], ["status"], ["verify-evidence"]])
+def test_every_command_explains_itself(command):
+    for flag in ("--help", "-h"):
+        told = CliRunner().invoke(cli.app, [*command, flag])
+        assert told.exit_code == 0
+        assert len(told.output.splitlines()) > 8
+
+
+def test_help_has_examples():
+    assert "p2pnode testnet --recipe dsgd --attack sign-flip" in CliRunner().invoke(cli.app, ["testnet", "-h"]).output
+    assert "p2pnode init lan --f 1 --address a=" in CliRunner().invoke(cli.app, ["init", "-h"]).output
+
+
+# Keys and networks.
+
+
+def test_keygen_makes_a_key_that_its_owner_alone_reads_and_never_overwrites_one(call, tmp_path):
+    home = Home(tmp_path / "a" / "alice")
+    code, out, _ = call("keygen", home.path, "--name", "alice", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert Identity.load(home.key).public_key.hex() == told["public_key"]
+    assert certified_key(home.certificate.read_text()).hex() == told["public_key"]
+    assert stat.S_IMODE(home.key.stat().st_mode) == 0o600
+    before = home.key.read_bytes()
+    code, _, err = call("keygen", home.path)
+    assert code == 2
+    assert "exists; move it away first, a key is never overwritten" in err
+    assert home.key.read_bytes() == before
+    code, out, _ = call("keygen", tmp_path / "bob")
+    assert Identity.load(Home(tmp_path / "bob").key).public_key.hex() in out
+    assert call("keygen", "/proc/nowhere")[0] == 2
+
+
+def test_init_founds_what_run_can_start_from(call, tmp_path):
+    net = tmp_path / "net"
+    code, out, err = call("init", net, *ADDRESSES, "--f", 1, "--steps", 9, "--lr", 0.25, "--seed", 4)
+    assert (code, err) == (0, "")
+    genesis = Genesis.load(net / "genesis.json")
+    assert (genesis.f, genesis.seed, genesis.training.steps, genesis.training.lr) == (1, 4, 9, 0.25)
+    assert genesis.network.hex() in out
+    for i in range(5):
+        assert str(net / f"n{i}") in out
+        assert NodeConfig.load(Home(net / f"n{i}").config).listen == f"127.0.0.1:{7000 + i}"
+    before = (net / "genesis.json").read_bytes()
+    code, _, err = call("init", net, *ADDRESSES)
+    assert code == 2
+    assert "holds a genesis already. Remedy: choose another folder" in err
+    assert (net / "genesis.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--address", "127.0.0.1:7000"], "no name in it. Remedy: write NAME=HOST:PORT"),
+        (["--address", "a=localhost"], "address = 'localhost'"),
+        (["--address", "A=h:1"], "use lower-case letters"),
+        (["--address", "a=h:1", "--address", "a=h:2"], "2 members share the name a"),
+        (["--address", "a=h:1", "--address", "b=h:1"], "2 members share the address h:1"),
+        ([*ADDRESSES, "--f", "2"], "n=5 tolerates f=1; f=2 needs n ≥ 9"),
+        ([*ADDRESSES, "--task", "mnist"], "data-dir is missing"),
+    ],
+)
+def test_a_wrong_network_is_refused_and_nothing_written(call, tmp_path, arguments, wanted):
+    code, _, err = call("init", tmp_path / "net", *arguments)
+    assert code == 2
+    assert wanted in err
+    assert "emedy" in err
+    assert not (tmp_path / "net").exists()
+
+
+def test_run_refuses_what_is_no_home(call, tmp_path):
+    code, _, err = call("run", tmp_path / "none")
+    assert code == 2
+    assert "make a home with `p2pnode init`" in err
+    call("init", tmp_path / "net", *ADDRESSES)
+    code, _, err = call("run", tmp_path / "net" / "n0", "--attack", "slander")
+    assert code == 2
+    assert "attack = 'slander'" in err
+    with Home(tmp_path / "net" / "n0").occupied():
+        code, _, err = call("run", tmp_path / "net" / "n0")
+    assert code == 2
+    assert f"process {os.getpid()} runs this node; stop it first" in err
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1", "nonsense", ""])
+def test_status_of_a_node_that_does_not_run_fails_with_the_remedy(call, tmp_path, address):
+    if address is not None:
+        (tmp_path / "admin").write_text(address)
+    code, out, err = call("status", tmp_path)
+    assert (code, out) == (1, "")
+    assert f"start it with `p2pnode run {tmp_path}`" in err
+    assert "Traceback" not in err
+
+
+# Evidence.
+
+
+@pytest.fixture
+def network(call, tmp_path):
+    """A founded network and a proof against its third member."""
+    call("init", tmp_path / "net", *ADDRESSES, "--f", 1)
+    genesis = Genesis.load(tmp_path / "net" / "genesis.json")
+    identity = Identity.load(Home(tmp_path / "net" / "n2").key)
+
+    def signed(digest):
+        header = Header(genesis.network, PeerId(2), Slot(7, 0, 1), FLOAT32, 10, digest)
+        return SignedHeader(header, identity.sign(header.proposal().statement))
+
+    file = tmp_path / "proof"
+    file.write_bytes(encode_evidence(Equivocation.of(signed(bytes(32)), signed(bytes(31) + b"\x01"))))
+    return tmp_path / "net" / "genesis.json", file
+
+
+def test_a_proof_that_holds_names_the_accused_and_what_it_signed(call, network):
+    genesis, file = network
+    code, out, err = call("verify-evidence", file, "--genesis", genesis)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "n2 equivocated: it signed two vectors for step 7",
+        "  " + bytes(32).hex(),
+        "  " + (bytes(31) + b"\x01").hex(),
+    ]
+    told = json.loads(call("verify-evidence", file, "--genesis", genesis, "--json")[1])
+    assert told == {"accused": "n2", "fault": "equivocated", "step": 7, "sub_round": 1}
+
+
+def test_with_any_byte_changed_or_missing_it_proves_nothing(call, network):
+    genesis, file = network
+    proof = file.read_bytes()
+    for place in range(len(proof)):
+        file.write_bytes(proof[:place] + bytes([proof[place] ^ 0x01]) + proof[place + 1 :])
+        code, out, err = call("verify-evidence", file, "--genesis", genesis)
+        assert (code, out) == (1, ""), f"byte {place}"
+        assert "proves nothing" in err
+    for wrong in (proof[:-1], proof + b"\0", b"", os.urandom(300)):
+        file.write_bytes(wrong)
+        assert call("verify-evidence", file, "--genesis", genesis)[0] == 1
+
+
+def test_in_another_network_it_proves_nothing(call, network, tmp_path):
+    _, file = network
+    call("init", tmp_path / "other", *ADDRESSES, "--f", 1)
+    code, _, err = call("verify-evidence", file, "--genesis", tmp_path / "other" / "genesis.json")
+    assert code == 1
+    assert "proves nothing" in err
+
+
+def test_a_file_that_is_missing_is_a_mistake_in_the_settings(call, network, tmp_path):
+    genesis, file = network
+    code, _, err = call("verify-evidence", tmp_path / "none", "--genesis", genesis)
+    assert code == 2
+    assert "give an evidence file" in err
+    code, _, err = call("verify-evidence", file, "--genesis", tmp_path / "none")
+    assert code == 2
+    assert "make one with `p2pnode init`" in err

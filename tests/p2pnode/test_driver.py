@@ -1,0 +1,454 @@
+"""Real drivers with real links, training and files, several in one process: what is promised of one node's run."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import uvloop
+from safetensors.numpy import load_file
+
+from p2pnode import driver as driver_module
+from p2pnode.codec import decode_evidence
+from p2pnode.driver import Driver
+from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
+from p2pnode.identity import Identity
+from p2pnode.net.mesh import Mesh
+from p2pnode.node import Adopt
+from p2pnode.storage.checkpoint import load_checkpoint
+from p2pnode.storage.signer import DurableSigner
+from protocols.effects import Certificate, Echo, Proposal
+from protocols.faults import Fault
+from protocols.header import Slot
+from tests.loopback import LogBook, found_network, until
+
+RUN_S = 60.0
+
+
+def make(home, tamper=None):
+    return Driver(home, LogBook(), tamper)
+
+
+async def run_all(*drivers):
+    """Each driver's result, in order."""
+    return await asyncio.wait_for(asyncio.gather(*(driver.run() for driver in drivers)), RUN_S)
+
+
+def model(home):
+    return load_file(home.checkpoint)["model"]
+
+
+def spread(homes):
+    models = [model(home) for home in homes]
+    return max(float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one in models for other in models)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "f", "recipe"),
+    [(2, 0, "dsgd"), (3, 0, "trimmed"), (5, 1, "trimmed"), (6, 1, "monna")],
+    ids=["dsgd", "trimmed f=0", "trimmed f=1", "monna f=1"],
+)
+def test_a_network_finishes_and_agrees(tmp_path, nodes, f, recipe):
+    _, homes = found_network(tmp_path, nodes, f, steps=12, recipe={"name": recipe})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        results = await run_all(*drivers)
+        for driver, home, result in zip(drivers, homes, results, strict=True):
+            assert (result.steps, result.name) == (12, home.path.name)
+            assert result.accuracy > 0.5
+            assert result.mixed[result.name] == 12
+            assert sum(result.mixed.values()) >= 12 * (nodes - f)
+            assert json.loads(home.result.read_text())["accuracy"] == result.accuracy
+            assert driver._log.of("fault") == []
+            assert not home.admin.exists()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    uvloop.run(work())
+    assert spread(homes) < (1e-6 if f == 0 else 0.2)
+
+
+def test_all_of_all_gathered_by_the_mean_are_one_model(tmp_path):
+    """With f = 0 each node mixes the same vectors, in the same order: to the last bit the same model."""
+    _, homes = found_network(tmp_path, 3, steps=5, recipe={"name": "dsgd"})
+    uvloop.run(_run_homes(homes))
+    assert len({model(home).tobytes() for home in homes}) == 1
+
+
+async def _run_homes(homes):
+    return await run_all(*(make(home) for home in homes))
+
+
+# Durable before sent.
+
+
+class Watch:
+    """What was signed, and whether a flush came before it left."""
+
+    def __init__(self):
+        self.waiting, self.durable = set(), set()
+        self.left = Counter()
+
+    def leaves(self, message, me):
+        for kind, signature in _signatures(message, me):
+            assert signature in self.durable, f"a {kind} leaves before it is durable"
+            self.left[kind] += 1
+
+
+def _signatures(message, me):
+    """Those of `me` that a message carries."""
+    match message:
+        case Proposal(signed) if signed.header.origin == me:
+            yield "proposal", signed.signature
+        case Certificate(signed, echoes):
+            if signed.header.origin == me:
+                yield "proposal", signed.signature
+            yield from (("own echo", signature) for member, signature in echoes if member == me)
+        case Echo(_, _, signature):
+            yield "echo", signature
+
+
+def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch):
+    watches = {}
+
+    class WatchedSigner(DurableSigner):
+        def __init__(self, identity, path):
+            super().__init__(identity, path)
+            self.watch = watches.setdefault(path.parent.name, Watch())
+
+        def sign(self, claim):
+            signature = super().sign(claim)
+            if signature not in self.watch.durable:
+                self.watch.waiting.add(signature)
+            return signature
+
+        def flush(self):
+            time.sleep(0.002)  # a slow disk: who does not wait for it is seen
+            super().flush()
+            self.watch.durable |= self.watch.waiting
+            self.watch.waiting.clear()
+
+    class WatchedMesh(Mesh):
+        def send(self, peer, message):
+            watches[self._config.name].leaves(message, self.me)
+            super().send(peer, message)
+
+        def broadcast(self, message):
+            watches[self._config.name].leaves(message, self.me)
+            super().broadcast(message)
+
+    monkeypatch.setattr(driver_module, "DurableSigner", WatchedSigner)
+    monkeypatch.setattr(driver_module, "Mesh", WatchedMesh)
+    _, homes = found_network(tmp_path, 5, 1, steps=6)
+    uvloop.run(_run_homes(homes))
+    for watch in watches.values():
+        assert watch.left["proposal"] >= 6
+        assert watch.left["echo"] >= 6
+        assert watch.left["own echo"] >= 6
+
+
+# What may go wrong.
+
+
+def test_a_gradient_that_is_not_finite_costs_its_update_and_nothing_else(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=8)
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        healthy = drivers[2]._trainer.step
+
+        def step(t):
+            if t in (0, 3):
+                raise NonFinite("boom")
+            return healthy(t)
+
+        drivers[2]._trainer.step = step
+        results = await run_all(*drivers)
+        assert [result.steps for result in results] == [8] * 5
+        assert [said["step"] for said in drivers[2]._log.of("update discarded")] == [0, 3]
+        assert all(driver._log.of("fault") == [] for driver in drivers)
+
+    uvloop.run(work())
+
+
+def test_vectors_that_are_not_finite_are_charged_to_their_sender_and_never_mixed(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=5)
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        drivers[4]._trainer.step = lambda t: torch.full((drivers[4].vectors.length,), torch.nan)
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        await until(lambda: all(driver._result is not None for driver in drivers[:4]), "four results", RUN_S)
+        for driver in drivers:
+            driver.stop()
+        results = await asyncio.gather(*runs)
+        for result, driver in zip(results[:4], drivers[:4], strict=True):
+            assert result.steps == 5
+            assert result.mixed.get("node4", 0) == 0
+            assert driver._faults[4, Fault.MALFORMED] > 0
+            assert {peer for peer, _ in driver._faults} == {4}
+
+    uvloop.run(work())
+
+
+def test_a_failure_of_ours_ends_the_run_and_is_seen(tmp_path):
+    _, (home,) = found_network(tmp_path, 1)
+
+    async def work():
+        one = make(home)
+        one._trainer.step = lambda t: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(one.run(), RUN_S)
+        assert not home.checkpoint.exists(), "what a failed run holds is not to be gone on from"
+
+    uvloop.run(work())
+
+
+def test_an_address_in_use_ends_the_run_and_gives_everything_back(tmp_path):
+    genesis, homes = found_network(tmp_path, 2, steps=4)
+
+    async def work():
+        squatter = await asyncio.start_server(lambda r, w: w.close(), *genesis.members[0].address.split(":"))
+        with pytest.raises(LinkError, match="change `listen`"):
+            await asyncio.wait_for(make(homes[0]).run(), RUN_S)
+        squatter.close()
+        await squatter.wait_closed()
+        assert not homes[0].admin.exists()
+        assert [result.steps for result in await run_all(*(make(home) for home in homes))] == [4, 4]
+
+    uvloop.run(work())
+
+
+# Stopping and going on.
+
+
+def test_a_run_that_is_stopped_anywhere_goes_on_to_the_very_same_model(tmp_path):
+    """A node alone computes the same model whether it is stopped on the way or not, to the last bit."""
+    _, (home,) = found_network(tmp_path / "whole", 1, steps=40, checkpoint_every=7)
+    uvloop.run(_run_homes([home]))
+    wanted = model(home)
+
+    _, (other,) = found_network(tmp_path / "pieces", 1, steps=40, checkpoint_every=7)
+
+    async def work():
+        steps = [0]
+        while not other.result.exists():
+            driver = make(other)
+            assert driver.node.position.step == steps[-1], "it begins where the last one ended"
+            stop_at = steps[-1] + 3
+            handle = driver.node.handle
+
+            def stopping(event, driver=driver, handle=handle, stop_at=stop_at):
+                effects = handle(event)
+                if any(isinstance(effect, Adopt) and effect.step == stop_at for effect in effects):
+                    driver.stop()
+                return effects
+
+            driver.node.handle = stopping
+            result = await asyncio.wait_for(driver.run(), RUN_S)
+            steps.append(load_checkpoint(other.checkpoint, driver.genesis.network).step)
+            assert (result is None) == (steps[-1] < 40)
+        assert steps == sorted(steps)
+        assert len(steps) > 10
+
+    uvloop.run(work())
+    assert model(other).tobytes() == wanted.tobytes()
+
+
+def test_who_is_stopped_and_comes_back_finishes_with_the_others_and_is_accused_by_nobody(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=30)
+
+    async def work():
+        others = [make(home) for home in homes[:4]]
+        first = make(homes[4])
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        stopped = asyncio.create_task(first.run())
+        await until(lambda: first.node.position.step >= 5, "a few steps")
+        first.stop()
+        assert await stopped is None
+        second = make(homes[4])
+        begun = second.node.position.step
+        assert begun == load_checkpoint(homes[4].checkpoint, first.genesis.network).step >= 4
+        result = await asyncio.wait_for(second.run(), RUN_S)
+        results = await asyncio.wait_for(asyncio.gather(*runs), RUN_S)
+        assert [each.steps for each in results] == [30] * 4
+        assert second.node.finished
+        assert begun < result.steps <= 30
+        assert all(driver._log.of("fault") == [] for driver in (*others, first, second))
+
+    uvloop.run(work())
+
+
+def test_who_comes_late_while_others_speak_hears_their_vectors_in_order(tmp_path, monkeypatch):
+    """A vector of today before those of yesterday would wait on the wire, and they behind it, for ever."""
+
+    class SlowDisk(DurableSigner):
+        def flush(self):
+            time.sleep(0.01)  # links come up meanwhile
+            super().flush()
+
+    monkeypatch.setattr(driver_module, "DurableSigner", SlowDisk)
+    _, homes = found_network(tmp_path, 5, 1, steps=14)
+
+    async def work():
+        early = [make(home) for home in homes[:4]]
+        runs = [asyncio.create_task(driver.run()) for driver in early]
+        await until(lambda: early[0].node.position.step >= 6, "a few steps")
+        results = await run_all(make(homes[4]))
+        assert results[0].steps == 14
+        assert [(await run).steps for run in runs] == [14] * 4
+
+    uvloop.run(work())
+
+
+def test_a_finished_node_that_is_started_again_is_done_and_says_nothing_wrong(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=4, linger_s=0.5)
+    uvloop.run(_run_homes(homes))
+    before = [model(home).tobytes() for home in homes]
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        results = await run_all(*drivers)
+        assert [result.accuracy for result in results] == [
+            json.loads(home.result.read_text())["accuracy"] for home in homes
+        ]
+        assert all(driver._log.of("fault") == [] for driver in drivers)
+
+    uvloop.run(work())
+    assert [model(home).tobytes() for home in homes] == before
+
+
+def test_a_vector_that_was_signed_before_a_crash_is_sent_again_not_computed_again(tmp_path):
+    """The gradient would come out otherwise today, and the signer would refuse it for ever."""
+    _, (home,) = found_network(tmp_path, 1, steps=1)
+
+    async def work():
+        first = make(home)
+        first._adopt = lambda step, digest: first.stop()  # it dies with its vector signed and nothing adopted
+        await asyncio.wait_for(first.run(), RUN_S)
+        signed = first._outbox.get(Slot(0))
+        home.checkpoint.unlink(missing_ok=True)
+        second = make(home)
+        healthy = second._trainer.step
+        second._trainer.step = lambda t: healthy(t) * 1.5
+        await asyncio.wait_for(second.run(), RUN_S)
+        return signed
+
+    signed = uvloop.run(work())
+    assert model(home).tobytes() == signed.tobytes(), "alone, the model is one's own vector"
+
+
+def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_path):
+    from p2pnode.byzantine.behaviour import liar
+    from p2pnode.identity import KeyRing
+
+    genesis, homes = found_network(tmp_path, 5, 1, steps=10)
+
+    async def work():
+        honest = [make(home) for home in homes[:4]]
+        lying = make(homes[4], liar(homes[4], ["equivocate"], ["node4"]))
+        runs = [asyncio.create_task(driver.run()) for driver in (*honest, lying)]
+        results = await asyncio.wait_for(asyncio.gather(*runs[:4]), RUN_S)
+        lying.stop()
+        await runs[4]
+        assert [result.steps for result in results] == [10] * 4
+        assert all({peer for peer, _ in driver._faults} <= {4} for driver in honest)
+
+    uvloop.run(work())
+    proofs = [file for home in homes[:4] for file in home.evidence.glob("*")]
+    assert proofs
+    keys = KeyRing([bytes.fromhex(member.public_key) for member in genesis.members])
+    for file in proofs:
+        assert file.name == "node4.equivocated.evidence"
+        evidence = decode_evidence(file.read_bytes())
+        assert (evidence.accused, evidence.holds(genesis.network, keys)) == (4, True)
+
+
+def test_status_tells_whom_a_node_waits_for(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=2)
+
+    async def work():
+        one, other = make(homes[0]), make(homes[1])
+        runs = [asyncio.create_task(driver.run()) for driver in (one, other)]
+        await until(lambda: one.status()["waits_for"] == ["node2"], "the wait for the third")
+        told = one.status()
+        assert (told["step"], told["phase"], told["connected"]) == (0, "waiting", ["node1"])
+        assert (told["accuracy"], told["finished"], told["faults"]) == (None, False, [])
+        assert json.loads(json.dumps(told)) == told
+        results = await run_all(make(homes[2]))
+        assert results[0].steps == 2
+        assert [(await run).steps for run in runs] == [2, 2]
+        assert one.status()["finished"] is True
+        assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
+
+    uvloop.run(work())
+
+
+# A home that is wrong.
+
+
+def set_name(home, genesis):
+    home.config.write_text(home.config.read_text().replace('"node0"', '"nobody"'))
+
+
+def other_key(home, genesis):
+    home.key.unlink()
+    Identity.generate().save(home.key)
+
+
+def no_key(home, genesis):
+    home.key.unlink()
+
+
+def other_certificate(home, genesis):
+    home.certificate.write_text(genesis.members[1].certificate)
+
+
+def no_certificate(home, genesis):
+    home.certificate.unlink()
+
+
+def no_genesis(home, genesis):
+    home.genesis.unlink()
+
+
+def large_batch(home, genesis):
+    home.genesis.write_text(home.genesis.read_text().replace('"local_batch": 16', '"local_batch": 10000'))
+
+
+def uncovered(home, genesis):
+    home.genesis.write_text(home.genesis.read_text().replace('"f": 0', '"f": 1'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (set_name, r"node\.toml: name = 'nobody': no such member in .*; correct the name"),
+        (other_key, r"key\.pem: not the key of node0 in .*; copy the right one"),
+        (no_key, r"key\.pem: No such file or directory; make one with `p2pnode keygen`"),
+        (other_certificate, r"cert\.pem: not the certificate of node0; copy it from"),
+        (no_certificate, r"cert\.pem: not the certificate of node0; copy it from"),
+        (no_genesis, r"genesis\.json: No such file or directory; make one with `p2pnode init`"),
+        (large_batch, r"local_batch: 10000 samples cannot be drawn .*; use a smaller batch"),
+        (uncovered, r"f = 1: .*n ≥ 4f\+1.*Remedy: use n ≥ 5 nodes"),
+    ],
+)
+def test_a_wrong_home_is_refused_with_its_remedy(tmp_path, spoil, wanted):
+    genesis, (home, _) = found_network(tmp_path, 2)
+    spoil(home, genesis)
+    with pytest.raises(ConfigError, match=wanted):
+        make(home)
+    assert not home.journal.exists(), "nothing is signed for a home that is wrong"
+
+
+def test_a_damaged_journal_halts_the_node(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=2, linger_s=0.1)
+    uvloop.run(_run_homes([home]))
+    data = bytearray(home.journal.read_bytes())
+    data[20] ^= 1
+    home.journal.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="must not sign"):
+        make(home)
