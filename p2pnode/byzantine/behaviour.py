@@ -1,9 +1,9 @@
 """A Byzantine peer: an honest node whose effects pass through a tampering function.
 
-The honest core trains, echoes for others and follows the network, so that it is always where it can do harm. What it
-proposes is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers. A lie
-about vectors is told as soon as enough honest ones were seen to collude over, without waiting for one's own gradient,
-because a lie that comes after n−f honest vectors harms nobody.
+The honest core echoes for others and follows the network, so that it is always where it can do harm. What it proposes
+is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers. A lie about vectors
+is told as soon as enough honest ones were seen to collude over, and no time is lost on a gradient of one's own: a lie
+that comes after n−f honest vectors harms nobody.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +18,7 @@ from p2pnode.byzantine.vectors import VECTOR_ATTACKS, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
-from p2pnode.node import Connected, Event, Node, NodeEffect, Received, Release
+from p2pnode.node import Connected, Event, Node, NodeEffect, Received, Release, Train, Trained
 from p2pnode.recipe import BROADCASTS
 from p2pnode.storage.vectors import Vector, Vectors, digest_of
 from protocols import effects
@@ -45,6 +45,7 @@ class FaithlessSigner:
 class Lie:
     """One of the vectors proposed for a slot, and the peers that are told it."""
 
+    digest: Digest
     broadcast: Broadcast
     told: tuple[PeerId, ...]
 
@@ -105,8 +106,16 @@ class Liar:
         if isinstance(event, Connected):
             out += self._resume(event.peer)
         if self._vector_attacks:
-            out += [effect for slot in self._ready() for effect in self._lie(slot, self._honest(slot))]
+            for slot in self._ready():
+                out += self._lie(slot, self._honest(slot)) + self._pretend(slot)
         return out
+
+    def _pretend(self, slot: Slot) -> list[NodeEffect]:
+        """Let the core take the lie for what it trained, once there is one."""
+        if slot not in self._lies or slot != self._node.position or not self._node.training:
+            return []
+        digest = self._lies[slot][0].digest
+        return [part for effect in self._node.handle(Trained(slot.step, digest)) for part in self._tamper(effect)]
 
     def _note(self, header: Header) -> None:
         if header.origin not in self._liars:
@@ -119,6 +128,8 @@ class Liar:
                     del table[slot]
         if isinstance(effect, Accuse):
             return []
+        if isinstance(effect, Train) and self._vector_attacks:
+            return self._pretend(Slot(effect.step))
         own = _own_proposal(effect, self._party.me)
         if own is None:
             return [effect]
@@ -161,7 +172,7 @@ class Liar:
         self._vectors.put(slot, digest, vector)
         kind = BROADCASTS[self._node.recipe.exchanges[slot.exchange].broadcast]
         broadcast = kind(self._party, slot, self._party.me)
-        self._lies.setdefault(slot, []).append(Lie(broadcast, tuple(told)))
+        self._lies.setdefault(slot, []).append(Lie(digest, broadcast, tuple(told)))
         return [part for effect in broadcast.start(digest) for part in self._told(effect, told)]
 
     def _told(self, effect: Effect, told: Sequence[PeerId]) -> list[NodeEffect]:
