@@ -1,9 +1,11 @@
 """A Byzantine peer: an honest node whose effects pass through a tampering function.
 
 The honest core echoes for others and follows the network, so that it is always where it can do harm. What it proposes
-is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers. A lie about vectors
-is told as soon as enough honest ones were seen to collude over, and no time is lost on a gradient of one's own: a lie
-that comes after n−f honest vectors harms nobody.
+is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers.
+
+A lie that comes after n−f honest vectors harms nobody. So a lie about vectors is told when the step begins, over a
+forecast of the honest ones: those of the step before, moved as the model moved since. Where there is no forecast it is
+told as soon as enough honest vectors were seen. In no case is time lost on a gradient of one's own.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +20,7 @@ from p2pnode.byzantine.vectors import VECTOR_ATTACKS, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
-from p2pnode.node import Connected, Event, Node, NodeEffect, Received, Release, Train, Trained
+from p2pnode.node import Adopt, Connected, Event, Node, NodeEffect, Received, Release, Train, Trained
 from p2pnode.recipe import BROADCASTS
 from p2pnode.storage.vectors import Vector, Vectors, digest_of
 from protocols import effects
@@ -28,7 +30,7 @@ from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
 SEEN_MIN = 2
-"""Honest vectors of other peers to collude over before a lie is told. More make a better lie, that comes too late."""
+"""Honest vectors of other peers to collude over before a lie is told without a forecast. More come too late."""
 
 
 class FaithlessSigner:
@@ -89,6 +91,7 @@ class Liar:
         self._liars = frozenset(liars) | {party.me}
         self._random = Random(f"{seed} {party.me}")
         self._generator = torch.Generator().manual_seed(seed * 1024 + party.me)
+        self._models: list[Vector] = []
         self._seen: dict[Slot, dict[PeerId, Digest]] = {}
         self._lies: dict[Slot, list[Lie]] = {}
 
@@ -128,8 +131,12 @@ class Liar:
                     del table[slot]
         if isinstance(effect, Accuse):
             return []
+        if isinstance(effect, Adopt) and (model := self._vectors.get(effect.digest)) is not None:
+            self._models = [*self._models[-1:], model]
         if isinstance(effect, Train) and self._vector_attacks:
-            return self._pretend(Slot(effect.step))
+            slot, forecast = Slot(effect.step), self._forecast(effect.step)
+            lie = self._lie(slot, forecast) if forecast and slot not in self._lies else []
+            return lie + self._pretend(slot)
         own = _own_proposal(effect, self._party.me)
         if own is None:
             return [effect]
@@ -137,6 +144,14 @@ class Liar:
             return []
         truth = self._vectors.get(own.digest)
         return [] if truth is None else self._lie(own.slot, [truth])
+
+    def _forecast(self, step: int) -> list[Vector]:
+        """What the honest will propose in this step: what they did in the last one, moved as the model moved."""
+        last = Slot(step - 1)
+        if last not in self._seen or len(self._models) < 2:
+            return []
+        before, after = self._models
+        return [vector + (after - before) for vector in self._honest(last)]
 
     def _ready(self) -> list[Slot]:
         """Slots in which the time has come to lie."""
