@@ -62,7 +62,7 @@ class Progress:
 def summary(told: dict[str, Any]) -> Table:
     """The honest nodes of a finished testnet."""
     table = Table(title=_title(told), title_justify="left")
-    for name in ("node", "accuracy", "loss", "steps", "MiB sent", "MiB received", "MiB peak", "exit"):
+    for name in ("node", "accuracy", "loss", "steps", "MiB out", "MiB in", "MiB peak", "exit"):
         table.add_column(name, justify="left" if name == "node" else "right")
     for node in told["honest"]:
         table.add_row(
@@ -147,7 +147,7 @@ def _line(nodes: "list[NodeView]", plan: "Plan", seconds: float) -> str:
 def _title(told: dict[str, Any]) -> str:
     lying = f"{told['byzantine']} lying ({told['attack']})" if told["byzantine"] else "all honest"
     return (
-        f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, {lying}, f = {told['f']}, "
+        f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, {lying}, f = {told['f']}\n"
         f"{told['rule']} over {told['broadcast']}"
     )
 
