@@ -208,6 +208,7 @@ def init(
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Found a network: write its genesis, and a home folder for each member, to be copied to its machine.
 
@@ -223,10 +224,12 @@ def init(
     )
     settings = {"data_dir": _data_dir(task, data_dir)}
     genesis = found(out, [_place(text, settings) for text in address], values)
-    homes = ", ".join(str(out / member.name) for member in genesis.members)
-    _out.print(
-        f"network {genesis.network.hex()}\nhomes   {homes}\nnext    p2pnode run HOME, on each machine", soft_wrap=True
-    )
+    homes = [str(out / member.name) for member in genesis.members]
+    if as_json:
+        print(json.dumps({"network": genesis.network.hex(), "genesis": str(out / "genesis.json"), "homes": homes}))
+    else:
+        _out.print(f"network {genesis.network.hex()}\nhomes   {', '.join(homes)}", soft_wrap=True)
+        _out.print("next    p2pnode run HOME, on each machine", soft_wrap=True)
 
 
 @app.command("run")

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -169,6 +170,10 @@ def test_init_founds_what_run_can_start_from(call, tmp_path):
     for i in range(5):
         assert str(net / f"n{i}") in out
         assert NodeConfig.load(Home(net / f"n{i}").config).listen == f"127.0.0.1:{7000 + i}"
+    code, out, _ = call("init", tmp_path / "other", *ADDRESSES, "--json")
+    told = json.loads(out)
+    assert (code, told["homes"]) == (0, [str(tmp_path / "other" / f"n{i}") for i in range(5)])
+    assert Genesis.load(Path(told["genesis"])).network.hex() == told["network"]
     before = (net / "genesis.json").read_bytes()
     code, _, err = call("init", net, *ADDRESSES)
     assert code == 2
