@@ -250,7 +250,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_very_same_model(tmp_path)
             driver.node.handle = stopping
             result = await asyncio.wait_for(driver.run(), RUN_S)
             steps.append(load_checkpoint(other.checkpoint, driver.genesis.network).step)
-            assert (result is None) == (steps[-1] < 40)
+            assert result is None or steps[-1] == 40, "told to stop at the last step, it may or may not have measured"
         assert steps == sorted(steps)
         assert len(steps) > 10
 
