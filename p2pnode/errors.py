@@ -29,10 +29,6 @@ class NonCanonical(WireError):
     """A second encoding of a message; every message has exactly one."""
 
 
-class AuthenticationError(P2PNodeError):
-    """A signature, certificate or name is not what the genesis says. The link is closed."""
-
-
 class LinkError(P2PNodeError):
     """A link to a peer is closed or cannot be opened. The dialler backs off and tries again."""
 

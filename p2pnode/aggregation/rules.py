@@ -158,27 +158,6 @@ def find(name: str) -> Rule:
     raise ConfigError(f"unknown aggregation rule {name!r}{hint}; known rules: {', '.join(RULES)}")
 
 
-def committee_min(rule: str, broadcast: str, f: int) -> tuple[int | None, str]:
-    """The least committee for which averaging agreement by `rule` over `broadcast` is proven, and its bound as text.
-
-    Args:
-        rule: name or alias of a rule.
-        broadcast: "plain" or "signed-echo".
-        f: number of liars, ≥ 0.
-
-    Returns:
-        (n, "n ≥ 4f+1"), with n None where no committee is large enough: a mean with f ≥ 1.
-
-    Raises:
-        ConfigError: unknown rule or broadcast, or f < 0.
-    """
-    bounds = find(rule).bounds
-    if broadcast not in bounds:
-        raise ConfigError(f"no bound is known for broadcast {broadcast!r}; known broadcasts: {', '.join(bounds)}")
-    _check_f(f)
-    return bounds[broadcast].least(f), str(bounds[broadcast])
-
-
 def aggregate(name: str, vectors: Tensor, *, f: int, own: int | Tensor | None = None) -> Tensor:
     """The mixture of `vectors` by a rule: finite, of their dtype, on their device, sharing memory with none of them.
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from p2pnode.aggregation import RULES, Bound, aggregate, committee_min, find
+from p2pnode.aggregation import RULES, Bound, aggregate, find
 from p2pnode.errors import ConfigError, NonFinite, ShapeMismatch
 
 HUGE = torch.finfo(torch.float32).max
@@ -17,7 +17,7 @@ def call(name, vectors, f=1):
 def test_settings_can_be_checked_without_torch():
     code = (
         "import sys, p2pnode.aggregation as a, p2pnode.byzantine as b;"
-        "a.committee_min('cwtm', 'plain', 2); assert b.ATTACKS; sys.exit('torch' in sys.modules)"
+        "a.find('cwtm').bounds['plain'].least(2); assert b.ATTACKS; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -66,8 +66,8 @@ def test_an_unknown_rule_is_refused_with_the_nearest_name_and_all_names():
     ],
 )
 def test_the_least_committee_of_each_theorem(rule, broadcast, without_liars, with_two, text):
-    assert committee_min(rule, broadcast, 0) == (without_liars, text)
-    assert committee_min(rule, broadcast, 2) == (with_two, text)
+    bound = find(rule).bounds[broadcast]
+    assert (bound.least(0), bound.least(2), str(bound)) == (without_liars, with_two, text)
 
 
 def test_tolerated_is_the_inverse_of_least():
@@ -89,13 +89,6 @@ def test_a_gather_within_the_bound_always_suffices_for_the_kernel():
 def test_a_bound_without_liars_says_so():
     bound = Bound(None, 0, "")
     assert (bound.least(0), bound.least(1), bound.tolerated(99), str(bound)) == (1, None, 0, "f = 0")
-
-
-def test_bounds_are_refused_for_unknown_broadcasts_and_negative_f():
-    with pytest.raises(ConfigError, match="'gossip'; known broadcasts: plain, signed-echo"):
-        committee_min("median", "gossip", 1)
-    with pytest.raises(ConfigError, match="f=-1"):
-        committee_min("median", "plain", -1)
 
 
 @pytest.mark.parametrize("name", RULES)
