@@ -75,7 +75,8 @@ def batch(samples: int, size: int, seed: int, node: int, t: int) -> Tensor:
     """Return the mini-batch of step t: `size` distinct positions in a part of `samples`.
 
     A pure function of its arguments, so a restart at step t draws what was drawn before, and no cursor into the data
-    has to be kept.
+    has to be kept. Every step draws anew, so that each position comes with probability size / samples whatever the
+    sizes of the steps before.
 
     Args:
         samples: Length of the node's part.
@@ -89,6 +90,28 @@ def batch(samples: int, size: int, seed: int, node: int, t: int) -> Tensor:
     """
     rng = np.random.default_rng(seed_sequence(seed, Stream.BATCH, node, t))
     return torch.from_numpy(rng.choice(samples, size, replace=False, shuffle=False))
+
+
+def grown(samples: int, least: int, t: int) -> int:
+    """Return the size of a growing mini-batch at step t: t + 1, but not under `least` nor over `samples`.
+
+    The variance of a gradient over b samples falls as 1/b. An agreement on gradients may be off by a multiple of how
+    far honest ones lie apart, so with batches of constant size noise alone leaves an error that no number of steps
+    removes.
+
+    Args:
+        samples: Length of the node's part.
+        least: 1 ≤ least ≤ samples.
+        t: The step, ≥ 0.
+
+    Returns:
+        A size for `batch`, in least..samples; it never falls as t rises.
+
+    Source:
+        Collaborative learning (arXiv 2008.00742): b_t = t for steps counted from 1, here from 0. There each sample is
+        drawn from a distribution that never runs out; a part does, and from t = samples - 1 on the batch is all of it.
+    """
+    return min(samples, max(least, t + 1))
 
 
 def _part_size(samples: int, node: int, nodes: int) -> int:

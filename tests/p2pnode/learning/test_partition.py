@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.errors import ConfigError
-from p2pnode.learning.partition import Stream, batch, partition, seed_sequence
+from p2pnode.learning.partition import Stream, batch, grown, partition, seed_sequence
 
 LABELS = torch.arange(1003) % 10
 
@@ -127,12 +127,20 @@ def test_batches_differ_by_seed_node_and_step():
     assert len(draws) == 8
 
 
-def test_batches_reach_every_sample_equally():
+@pytest.mark.parametrize("size", [1, 10, 39])
+def test_batches_reach_every_sample_equally(size):
     counts = torch.zeros(40)
     for t in range(2000):
-        counts[batch(40, 10, 5, 0, t)] += 1
-    # Each position is drawn with probability 1/4: 500 times, standard deviation 19.
-    assert 400 < int(counts.min()) <= int(counts.max()) < 600
+        counts[batch(40, size, 5, 0, t)] += 1
+    # Each position is drawn with probability p = size / 40: 2000 p times.
+    deviation = (2000 * size / 40 * (1 - size / 40)) ** 0.5
+    assert (counts - 2000 * size / 40).abs().max() < 5 * deviation
+
+
+def test_a_growing_batch_has_as_many_samples_as_steps_begun_within_its_bounds():
+    assert [grown(100, 1, t) for t in range(5)] == [1, 2, 3, 4, 5]
+    assert [grown(100, 4, t) for t in (0, 3, 4, 98, 99, 100, 10**9)] == [4, 4, 5, 99, 100, 100, 100]
+    assert [grown(7, 7, t) for t in (0, 50)] == [7, 7]
 
 
 def test_streams_of_one_seed_are_independent():
