@@ -1,8 +1,13 @@
 """Local SGD with Polyak momentum: from the model agreed on to the vector that a node proposes next.
 
+A recipe that exchanges models takes `step`; one whose nodes agree on a direction before they move takes its halves,
+`direction` and `descend`.
+
 Source:
     MoNNA (arXiv 2209.10931), the local half of a step: m ← βm + (1−β)g, from m = 0 and without bias correction, then
     θ − γ_t·m. The released code adds λ‖θ‖2 to the loss in a way that yields no gradient, so it is left out here.
+    Collaborative learning (arXiv 2008.00742) agrees on the gradients (β = 0), steps along the outcome, and agrees on
+    the models.
 """
 
 from collections.abc import Callable
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from p2pnode.errors import ConfigError, NonFinite, TrainingError
 from p2pnode.learning.flat import FlatModel, require_like
-from p2pnode.learning.partition import Stream, batch, seed_sequence
+from p2pnode.learning.partition import Stream, batch, grown, seed_sequence
 from p2pnode.learning.task import Task, seeded
 
 # Activations of a few hundred samples stay near the cores: 1,000 at a time took 1.5 times as long.
@@ -76,6 +81,7 @@ class Trainer:
         lr: float,
         lr_decay_every: int,
         device: str = "auto",
+        batch_grows: bool = False,
     ) -> None:
         """Start from the common initial model with zero momentum.
 
@@ -89,6 +95,7 @@ class Trainer:
             lr: γ_0 > 0.
             lr_decay_every: Steps between decays of γ, ≥ 0; see `step_size`.
             device: See `resolve_device`.
+            batch_grows: Whether local_batch is only the least, and batches grow with t; see `grown`.
 
         Raises:
             ConfigError: The device is not there, or the batch is larger than the part.
@@ -104,6 +111,7 @@ class Trainer:
         self._seed = seed
         self._node = node
         self._local_batch = local_batch
+        self._batch_grows = batch_grows
         self._beta = momentum
         self._lr = lr
         self._lr_decay_every = lr_decay_every
@@ -134,14 +142,50 @@ class Trainer:
         Raises:
             NonFinite: The vector would hold NaN or infinity; the momentum is unchanged.
         """
-        momentum = torch.lerp(self._momentum, self._gradient(t), 1 - self._beta)
-        vector = torch.sub(self._model.vector, momentum, alpha=step_size(self._lr, self._lr_decay_every, t))
-        # What is not finite in the gradient or the momentum is not finite here. aminmax passes NaN on and takes one
-        # pass; isfinite().all() takes 25 times as long on a CPU.
-        if not torch.stack(torch.aminmax(vector)).isfinite().all():
-            raise NonFinite(f"step {t} leads to NaN or infinity; a smaller lr may keep it finite")
+        momentum = self._advanced(t)
+        vector = self._descended(t, momentum)
         self._next_momentum = momentum
         return vector.cpu()
+
+    def direction(self, t: int) -> Tensor:
+        """Return the momentum m advanced by the gradient of batch t, without the way along it; θ does not move.
+
+        For β = 0 this is the gradient itself. As with `step`, it is a function of (seed, node, t) and the state, the
+        momentum counts once `adopt` ends the step, and until then the same direction may be asked for again.
+
+        Args:
+            t: The step, ≥ 0.
+
+        Returns:
+            (d,) float32 on the CPU, the caller's own.
+
+        Raises:
+            NonFinite: The direction would hold NaN or infinity; the momentum is unchanged.
+        """
+        momentum = self._advanced(t)
+        _require_finite(momentum, t)
+        self._next_momentum = momentum
+        return momentum.to("cpu", copy=True)
+
+    def descend(self, t: int, direction: Tensor) -> Tensor:
+        """Return θ − γ_t·direction; neither θ nor the momentum moves.
+
+        With `direction(t)` this is `step(t)`, on a CPU bit for bit. An agreed direction replaces one's own in θ only:
+        the momentum that `adopt` keeps is still this node's own.
+
+        Args:
+            t: The step, ≥ 0; it sets γ_t.
+            direction: (d,) float32, on any device.
+
+        Returns:
+            (d,) float32 on the CPU, the caller's own.
+
+        Raises:
+            ShapeMismatch: The direction has another shape or dtype.
+            NonFinite: The vector would hold NaN or infinity.
+        """
+        require_like(direction, self._model.vector)
+        return self._descended(t, direction.to(self._device)).cpu()
 
     def adopt(self, vector: Tensor) -> None:
         """End the step: θ ← vector. The momentum is this node's own, as momenta are not exchanged.
@@ -198,9 +242,24 @@ class Trainer:
         self._model.load(state["model"])
         self._momentum = self._next_momentum = state["momentum"].to(self._device, copy=True)
 
+    def _advanced(self, t: int) -> Tensor:
+        """Return βm + (1−β)g of step t, a new vector on the device that may not be finite."""
+        return torch.lerp(self._momentum, self._gradient(t), 1 - self._beta)
+
+    def _descended(self, t: int, direction: Tensor) -> Tensor:
+        """Return θ − γ_t·direction, a new vector on the device, finite; the direction is there too.
+
+        What is not finite in the direction is not finite in the outcome, so that `step` needs to look once only.
+        """
+        vector = torch.sub(self._model.vector, direction, alpha=step_size(self._lr, self._lr_decay_every, t))
+        _require_finite(vector, t)
+        return vector
+
     def _gradient(self, t: int) -> Tensor:
         """Return the live gradient vector, filled for the batch of step t."""
-        rows = self._indices[batch(len(self._indices), self._local_batch, self._seed, self._node, t)]
+        part = len(self._indices)
+        size = grown(part, self._local_batch, t) if self._batch_grows else self._local_batch
+        rows = self._indices[batch(part, size, self._seed, self._node, t)]
         features = self._task.data.train_x[rows].to(self._device)
         labels = self._task.data.train_y[rows].to(self._device)
         self._model.module.train()
@@ -214,3 +273,14 @@ class Trainer:
         labels = labels.to(self._device)
         outputs = self._model.module(features.to(self._device))
         return torch.stack([self._task.metric(outputs, labels), self._task.loss(outputs, labels)])
+
+
+def _require_finite(vector: Tensor, t: int) -> None:
+    """Return if what step t came to is finite throughout.
+
+    Raises:
+        NonFinite: It holds NaN or infinity.
+    """
+    # aminmax passes NaN on and takes one pass; isfinite().all() takes 25 times as long on a CPU.
+    if not torch.stack(torch.aminmax(vector)).isfinite().all():
+        raise NonFinite(f"step {t} leads to NaN or infinity; a smaller lr may keep it finite")

@@ -42,15 +42,19 @@ def noisy(digits):
     return dataclasses.replace(digits, name="noisy", factory=Noisy)
 
 
-def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0):
+def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, batch_grows=False):
     indices = partition(task.data.train_y, node, NODES, seed, None)
-    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, device="cpu")
+    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, "cpu", batch_grows)
 
 
 def advance(trainer, steps):
     """Step and adopt one's own vector, as a node alone would."""
     for t in steps:
         trainer.adopt(trainer.step(t))
+
+
+def same_state(trainer, state):
+    return all(torch.equal(tensor, state[name]) for name, tensor in trainer.state().items())
 
 
 # The formula
@@ -99,6 +103,163 @@ def test_all_nodes_start_from_one_model_and_step_apart(digits):
     assert not torch.equal(first.step(0), second.step(0))
 
 
+# The halves of a step: a direction to agree on, and the way along it
+
+
+@pytest.mark.parametrize("name", ["digits", "noisy"])
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+@pytest.mark.parametrize("batch_grows", [False, True])
+def test_a_step_is_the_way_along_its_direction_bit_for_bit(name, beta, batch_grows, request):
+    task = request.getfixturevalue(name)
+    whole, halves = (
+        a_trainer(task, local_batch=3, momentum=beta, lr_decay_every=2, batch_grows=batch_grows) for _ in range(2)
+    )
+    for t in range(6):
+        vector = whole.step(t)
+        assert torch.equal(halves.descend(t, halves.direction(t)), vector)
+        whole.adopt(vector)
+        halves.adopt(vector)
+        assert same_state(halves, whole.state())
+
+
+@pytest.mark.parametrize("batch_grows", [False, True])
+def test_without_momentum_the_direction_is_the_gradient_itself(digits, batch_grows):
+    trainer = a_trainer(digits, node=2, local_batch=4, momentum=0.0, batch_grows=batch_grows)
+    indices = partition(digits.data.train_y, 2, NODES, 3, None)
+    module = digits.model(3)
+    for t in range(8):
+        nn.utils.vector_to_parameters(trainer.vector, module.parameters())
+        rows = indices[batch(len(indices), max(4, t + 1) if batch_grows else 4, 3, 2, t)]
+        loss = functional.cross_entropy(module(digits.data.train_x[rows]), digits.data.train_y[rows])
+        gradient = torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, list(module.parameters()))])
+        assert torch.equal(trainer.direction(t), gradient)
+        trainer.adopt(trainer.descend(t, gradient))
+
+
+def test_a_direction_is_the_momentum_that_adopt_keeps(digits):
+    trainer = a_trainer(digits, momentum=0.75)
+    first = trainer.direction(0)
+    trainer.adopt(trainer.vector)
+    assert torch.equal(trainer.state()["momentum"], first)
+    gradient = a_trainer(digits, momentum=0.0).direction(1)  # of the same θ, the initial one
+    trainer.direction(2)
+    second = trainer.direction(1)
+    torch.testing.assert_close(second, 0.75 * first + 0.25 * gradient)
+    trainer.adopt(trainer.vector)
+    assert torch.equal(trainer.state()["momentum"], second)
+
+
+def test_halves_that_were_not_adopted_leave_no_trace(digits):
+    trainer = a_trainer(digits)
+    advance(trainer, range(2))
+    before = trainer.state()
+    direction = trainer.direction(2)
+    assert same_state(trainer, before)
+    vector = trainer.descend(2, direction)
+    assert same_state(trainer, before)
+    assert torch.equal(trainer.direction(2), direction)
+    assert torch.equal(trainer.descend(2, direction), vector)
+    assert torch.equal(trainer.step(2), vector)
+
+
+def test_an_agreed_direction_moves_the_model_and_not_ones_own_momentum(digits):
+    trainer = a_trainer(digits, lr=0.5, lr_decay_every=2)
+    own = trainer.direction(2)
+    agreed = torch.linspace(-1, 1, digits.dimension)
+    vector = trainer.descend(2, agreed)
+    torch.testing.assert_close(vector, trainer.vector - 0.25 * agreed)
+    trainer.adopt(vector)
+    assert torch.equal(trainer.state()["momentum"], own)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+def test_halves_are_the_callers_own(digits, beta):
+    trainer = a_trainer(digits, momentum=beta)
+    before, direction = trainer.state(), trainer.direction(0)
+    kept = direction.clone()
+    vector = trainer.descend(0, direction)
+    assert torch.equal(direction, kept)
+    for made in (direction, vector):
+        assert (made.shape, made.dtype, made.device.type) == ((4_810,), torch.float32, "cpu")
+        assert not made.requires_grad
+        made.fill_(float("nan"))
+    assert same_state(trainer, before)
+    trainer.adopt(before["model"])
+    assert torch.equal(trainer.state()["momentum"], kept)
+
+
+@pytest.mark.parametrize(
+    "direction", [torch.zeros(4_811), torch.zeros(1), torch.zeros(1, 4_810), torch.zeros(4_810, dtype=torch.float64)]
+)
+def test_a_direction_of_another_model_is_refused(digits, direction):
+    trainer = a_trainer(digits)
+    with pytest.raises(ShapeMismatch):
+        trainer.descend(0, direction)
+    assert same_state(trainer, a_trainer(digits).state())
+
+
+# A growing batch
+
+
+@pytest.fixture
+def seen(digits):
+    """A task whose labels are row numbers, and the list of the rows of every batch trained on."""
+    rows = []
+
+    def loss(outputs, labels):
+        rows.append(labels.tolist())
+        return outputs.square().mean()
+
+    numbered = dataclasses.replace(digits.data, train_y=torch.arange(len(digits.data.train_y)))
+    return dataclasses.replace(digits, data=numbered, loss=loss), rows
+
+
+@pytest.mark.parametrize("half", [Trainer.step, Trainer.direction])
+def test_a_batch_grows_by_one_a_step_from_the_least_to_the_part(seen, half):
+    task, rows = seen
+    trainer = a_trainer(task, local_batch=4, batch_grows=True)
+    for t in (0, 1, 3, 4, 5, 100, 203, 204, 205, 10**9):
+        half(trainer, t)
+    assert [len(batch_rows) for batch_rows in rows] == [4, 4, 4, 5, 6, 101, 204, 205, 205, 205]
+
+
+def test_a_batch_stays_as_it_is_unless_asked_to_grow(seen):
+    task, rows = seen
+    trainer = Trainer(task, torch.arange(205), 3, 0, 4, 0.9, 0.5, 0, "cpu")
+    for t in (0, 4, 100, 10**9):
+        trainer.step(t)
+    assert [len(batch_rows) for batch_rows in rows] == [4] * 4
+
+
+def test_a_growing_batch_holds_distinct_samples_of_the_part_each_as_often(seen):
+    task, rows = seen
+    trainer = a_trainer(task, node=1, local_batch=1, batch_grows=True)
+    for t in range(150):
+        trainer.direction(t)
+    part = partition(task.data.train_y, 1, NODES, 3, None)
+    assert all(len(set(batch_rows)) == len(batch_rows) for batch_rows in rows)
+    assert {row for batch_rows in rows for row in batch_rows} == set(part.tolist())
+    # Σ p = 55 times are expected of each sample, p = (t + 1) / 205, with standard deviation √Σ p(1−p) = 5.4.
+    times = torch.bincount(torch.tensor([row for batch_rows in rows for row in batch_rows]))[part]
+    assert 30 < int(times.min()) <= int(times.max()) < 80
+
+
+def test_the_rows_of_a_growing_batch_depend_on_seed_node_and_step_and_on_nothing_else(seen):
+    task, rows = seen
+
+    def growing(seed, node):
+        return Trainer(task, torch.arange(205), seed, node, 4, 0.9, 0.5, 0, "cpu", batch_grows=True)
+
+    advance(growing(3, 0), range(12))
+    restarted = growing(3, 0)
+    for t in (11, 2, 11):
+        restarted.direction(t)
+    assert rows[12:] == [rows[11], rows[2], rows[11]]
+    growing(4, 0).direction(2)
+    growing(3, 1).direction(2)
+    assert len({tuple(rows[which]) for which in (0, 1, 2, 3, 15, 16)}) == 6
+
+
 # Adopting and coming back
 
 
@@ -117,7 +278,7 @@ def test_a_step_that_was_not_adopted_leaves_no_trace(digits):
     advance(trainer, range(2))
     before = trainer.state()
     vector = trainer.step(2)
-    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.state().items())
+    assert same_state(trainer, before)
     assert torch.equal(trainer.step(2), vector)
 
 
@@ -139,6 +300,22 @@ def test_a_restored_trainer_repeats_its_steps_bit_for_bit(name, request):
     revived.restore(state)
     revived.evaluate(limit=10)
     assert all(torch.equal(revived.step(t), vector) for t, vector in zip((3, 4), expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["digits", "noisy"])
+def test_a_restored_trainer_repeats_directions_of_a_growing_batch_bit_for_bit(name, request):
+    task = request.getfixturevalue(name)
+    trainer = a_trainer(task, local_batch=2, batch_grows=True)
+    advance(trainer, range(3))
+    state = trainer.state()
+    expected = [trainer.direction(3), trainer.direction(4)]
+
+    revived = a_trainer(task, local_batch=2, batch_grows=True)
+    revived.direction(9)
+    revived.restore(state)
+    revived.adopt(state["model"])
+    assert same_state(revived, state)
+    assert all(torch.equal(revived.direction(t), direction) for t, direction in zip((3, 4), expected, strict=True))
 
 
 def test_dropout_is_on_in_steps_off_in_evaluation_and_leaves_global_randomness_alone(noisy):
@@ -180,14 +357,15 @@ def test_a_state_of_another_model_is_refused_whole(digits, name):
     del bad[name]
     with pytest.raises(TrainingError, match=f"lacks {name}"):
         trainer.restore(bad)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.state().items())
+    assert same_state(trainer, before)
 
 
 # Bad gradients
 
 
+@pytest.mark.parametrize("half", [Trainer.step, Trainer.direction])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_non_finite_gradient_is_refused_and_leaves_no_trace(digits, bad):
+def test_a_non_finite_gradient_is_refused_and_leaves_no_trace(digits, bad, half):
     poisoned = []
     loss = functional.cross_entropy
     trainer = a_trainer(dataclasses.replace(digits, loss=lambda x, y: loss(x, y) * (bad if poisoned else 1)))
@@ -197,10 +375,41 @@ def test_a_non_finite_gradient_is_refused_and_leaves_no_trace(digits, bad):
     before = trainer.state()
     poisoned.append(True)
     with pytest.raises(NonFinite, match="step 2"):
-        trainer.step(2)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.state().items())
+        half(trainer, 2)
+    assert same_state(trainer, before)
     poisoned.clear()
-    assert torch.equal(trainer.step(2), clean.step(2))
+    assert torch.equal(half(trainer, 2), half(clean, 2))
+    poisoned.append(True)
+    trainer.restore(before)
+    with pytest.raises(NonFinite):
+        half(trainer, 2)
+    trainer.adopt(before["model"])
+    assert same_state(trainer, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 3e38, -3e38])
+def test_a_direction_that_leads_out_of_the_finite_is_refused_and_leaves_no_trace(digits, bad):
+    trainer = a_trainer(digits, lr=2.0)
+    own = trainer.direction(0)
+    before = trainer.state()
+    direction = torch.zeros(4_810)
+    direction[4_321] = bad
+    with pytest.raises(NonFinite, match="step 7"):
+        trainer.descend(7, direction)
+    assert same_state(trainer, before)
+    trainer.adopt(trainer.descend(0, own))
+    assert torch.equal(trainer.state()["momentum"], own)
+
+
+def test_a_step_that_overflows_behind_a_finite_momentum_leaves_that_momentum_too(digits):
+    steep = dataclasses.replace(digits, loss=lambda x, y: functional.cross_entropy(x, y) * 1e6)
+    trainer = a_trainer(steep, momentum=0.0, lr=1e38)
+    before = trainer.state()
+    assert a_trainer(steep, momentum=0.0).direction(0).isfinite().all()
+    with pytest.raises(NonFinite):
+        trainer.step(0)
+    trainer.adopt(before["model"])
+    assert same_state(trainer, before)
 
 
 def test_one_bad_component_among_many_is_seen(digits):
@@ -214,6 +423,8 @@ def test_one_bad_component_among_many_is_seen(digits):
     trainer._task = dataclasses.replace(digits, loss=one_bad)
     with pytest.raises(NonFinite):
         trainer.step(0)
+    with pytest.raises(NonFinite):
+        trainer.direction(0)
 
 
 # Evaluation
@@ -255,10 +466,11 @@ def test_an_abort_ends_the_evaluation_after_the_batch(digits, monkeypatch):
 # Settings
 
 
+@pytest.mark.parametrize("batch_grows", [False, True])
 @pytest.mark.parametrize("local_batch", [0, -1, 206])
-def test_a_batch_larger_than_the_part_is_refused(digits, local_batch):
+def test_a_batch_larger_than_the_part_is_refused(digits, local_batch, batch_grows):
     with pytest.raises(ConfigError, match=r"local_batch: .* this node's 205"):
-        a_trainer(digits, local_batch=local_batch)
+        a_trainer(digits, local_batch=local_batch, batch_grows=batch_grows)
 
 
 def test_a_batch_may_be_the_whole_part(digits):
