@@ -12,7 +12,7 @@ import msgpack
 
 from p2pnode.errors import Malformed, NonCanonical
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, Echo, Hello, Message, Proposal, Sighting
+from protocols.effects import Certificate, DigestEcho, Echo, Hello, Message, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
 from protocols.header import (
     DIGEST_BYTES,
@@ -57,6 +57,9 @@ class _Tag(IntEnum):
     WANT = 5
     FINISHED = 6
     HELLO = 7
+    DIGEST_ECHO = 8
+    READY = 9
+    REPORT = 10
 
 
 def encode(message: WireMessage) -> bytes:
@@ -111,6 +114,12 @@ def _fields(message: WireMessage) -> list[Any]:
             return [_Tag.CERTIFICATE, _signed_fields(signed), echoes]
         case Sighting(signed):
             return [_Tag.SIGHTING, _signed_fields(signed)]
+        case DigestEcho(signed):
+            return [_Tag.DIGEST_ECHO, _signed_fields(signed)]
+        case Ready(slot, origin, digest):
+            return [_Tag.READY, _slot_fields(slot), origin, digest]
+        case Report(slot, delivered):
+            return [_Tag.REPORT, _slot_fields(slot), delivered]
         case Want(slot, digest):
             return [_Tag.WANT, _slot_fields(slot), digest]
         case Finished():
@@ -164,6 +173,12 @@ def _message(value: Any) -> WireMessage:  # noqa: ANN401
             return Certificate(_signed(signed), _echoes(echoes))
         case (_Tag.SIGHTING, signed):
             return Sighting(_signed(signed))
+        case (_Tag.DIGEST_ECHO, signed):
+            return DigestEcho(_signed(signed))
+        case (_Tag.READY, slot, origin, digest):
+            return Ready(_slot(slot), _member(origin), _bytes(digest, DIGEST_BYTES))
+        case (_Tag.REPORT, slot, delivered):
+            return Report(_slot(slot), _members(delivered))
         case (_Tag.WANT, slot, digest):
             return Want(_slot(slot), _bytes(digest, DIGEST_BYTES))
         case (_Tag.FINISHED,):
@@ -194,6 +209,12 @@ def _echoes(value: Any) -> tuple[tuple[PeerId, bytes], ...]:  # noqa: ANN401
         raise Malformed("a certificate's echoes are an array")
     pairs = [_array(pair, 2) for pair in value]
     return tuple((_member(member), _bytes(signature, SIGNATURE_BYTES)) for member, signature in pairs)
+
+
+def _members(value: Any) -> tuple[PeerId, ...]:  # noqa: ANN401
+    if not isinstance(value, tuple):
+        raise Malformed("a report's members are an array")
+    return tuple(_member(member) for member in value)
 
 
 def _slot(value: Any) -> Slot:  # noqa: ANN401

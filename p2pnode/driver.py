@@ -36,6 +36,8 @@ from p2pnode.node import (
     Adopt,
     Arrived,
     Connected,
+    Descend,
+    Descended,
     Event,
     Finish,
     Jump,
@@ -50,7 +52,6 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
-from p2pnode.recipe import Recipe
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
@@ -134,9 +135,13 @@ class Driver:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
         self._trainer = self._make_trainer()
+        self._model_step = 0
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
-        first = self._resume()
+        self._outbox = Outbox(home.outbox, self.genesis.network)
+        self.vectors = Vectors(length)
+        said = self._said()
+        first = self._resume(said)
         party = Party(
             self.me,
             self.genesis.committee,
@@ -146,11 +151,10 @@ class Driver:
             self._signer,
             KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
         )
-        self.vectors = Vectors(length)
         steps = self.genesis.training.steps
-        self.node = Node(party, self.recipe, steps, _retained(self.recipe, self.vectors.nbytes), first)
+        retained = _retained(self.vectors.nbytes * self.recipe.slots(steps))
+        self.node = Node(party, self.recipe, steps, retained, first, said)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
-        self._outbox = Outbox(home.outbox)
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -161,7 +165,6 @@ class Driver:
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps_taken = first
-        self._model_step = first
         self._first_step_at = 0.0
         self._last_step_at = 0.0
         self._evaluation: Evaluation | None = None
@@ -179,7 +182,7 @@ class Driver:
             LinkError: if the node cannot listen.
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
-        self.vectors.window(self.node.position, self.node.position, self.node.horizon)
+        self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
         try:
             await self._admin.start()
             self.home.admin.write_text(self._admin.address + "\n")
@@ -288,12 +291,18 @@ class Driver:
                 self._accuse(effect)
             case Train(step):
                 self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
-            case Mix(gathered):
-                rows, after = self._rows(gathered), self.node.horizon
+            case Mix(gathered, into):
+                rows, keep = self._rows(gathered), into or self.node.horizon
                 self._mixed.update(peer for peer, _ in gathered.values)
                 self._work(
-                    lambda: self._mix(gathered, rows, after),
-                    lambda made: self._made(Mixed(gathered.slot, made[0]), after, made),
+                    lambda: self._mix(gathered, rows, into),
+                    lambda made: self._made(Mixed(gathered.slot, made[0]), keep, made),
+                )
+            case Descend(slot, digest, into):
+                direction, keep = self._held(digest), into or self.node.horizon
+                self._work(
+                    lambda: self._descend(slot, direction, into),
+                    lambda made: self._made(Descended(slot, made[0]), keep, made),
                 )
             case Adopt(step, digest):
                 self._adopt(step, digest)
@@ -312,32 +321,46 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
+        about_gradients = self.recipe.exchanges[0].what == "gradient"
         try:
-            vector = self._trainer.step(step).numpy()
+            vector = self._trainer.direction(step) if about_gradients else self._trainer.step(step)
         except NonFinite as error:
             self._log.warning("update discarded", step=step, reason=str(error))
-            vector = self._trainer.vector.numpy()
-        return self._proposal(Slot(step), vector)
+            vector = self._trainer.vector.zero_() if about_gradients else self._trainer.vector
+        return self._proposal(Slot(step), vector.numpy())
 
-    def _proposal(self, slot: Slot, vector: Vector) -> tuple[Digest, Vector]:
-        """What to propose: after a crash what was signed before it, even if it would come out otherwise today."""
+    def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
+        try:
+            vector = self._trainer.descend(slot.step, torch.from_numpy(direction))
+        except NonFinite as error:
+            self._log.warning("update discarded", step=slot.step, reason=str(error))
+            vector = self._trainer.vector
+        return self._proposal(into, vector.numpy())
+
+    def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Vector]:
+        """What to propose in a slot, made durable: after a crash what was proposed before it, even if it would come out
+        otherwise today. Of a vector that is proposed nowhere, its digest."""
+        if slot is None:
+            return _named(vector)
         kept = self._outbox.get(slot)
-        return _named(kept if kept is not None and kept.shape == vector.shape else vector)
+        if kept is not None and kept.shape == vector.shape:
+            return _named(kept)
+        self._outbox.put(slot, vector)
+        return _named(vector)
 
-    def _mix(self, gathered: Gathered, rows: list[Vector], after: Slot) -> tuple[Digest, Vector]:
+    def _mix(self, gathered: Gathered, rows: list[Vector], into: Slot | None) -> tuple[Digest, Vector]:
         exchange = self.recipe.exchanges[gathered.slot.exchange]
         stacked = torch.from_numpy(np.stack(rows))
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
         try:
             if own:
                 mixture = aggregate(exchange.rule, stacked, f=self.genesis.f, own=own[0])
-            else:  # left behind: a rule may lean on one's own vector, and that is far off
+            else:  # proposed another one before a crash, and lost it; a rule may lean on one's own vector
                 mixture = aggregate("median", stacked, f=self.genesis.f)
         except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
             self._log.warning("mixture discarded", step=gathered.slot.step, reason=str(error))
-            mixture = self._trainer.vector
-        vector = mixture.numpy()
-        return self._proposal(after, vector) if after.step == gathered.slot.step else _named(vector)
+            mixture = stacked[own[0] if own else 0]
+        return self._proposal(into, mixture.numpy())
 
     def _rows(self, gathered: Gathered) -> list[Vector]:
         return [self._held(digest) for _, digest in gathered.values]
@@ -353,8 +376,6 @@ class Driver:
             return
         for peer in self._greeted if to is None else self._greeted & {to}:
             self._mesh.stream(peer, header.slot, header.digest, vector)
-        if header.origin == self.me and to is None:
-            self._work(lambda: self._outbox.put(header.slot, vector))
 
     def _expect(self, header: Header) -> None:
         if self.vectors.expect(header):
@@ -528,15 +549,32 @@ class Driver:
             training.lr,
             training.lr_decay_every,
             self.config.device,
+            batch_grows=self.recipe.batch_grows,
         )
 
-    def _resume(self) -> int:
-        """Go back to the checkpoint, if there is one of this network; the step to begin with."""
+    def _said(self) -> dict[Slot, Digest]:
+        """What this node proposed last before it stopped, taken up again."""
+        said = {}
+        for slot in self._outbox.slots():
+            vector = self._outbox.get(slot)
+            if vector is not None and vector.shape == (self.vectors.length,):
+                said[slot] = digest_of(vector)
+                self.vectors.put(slot, said[slot], vector)
+        return said
+
+    def _resume(self, said: dict[Slot, Digest]) -> int:
+        """Go back to the checkpoint, if there is one of this network; the step to begin with.
+
+        That is the last step this node spoke in, since its peers are there and hold it to its word, though the
+        checkpoint may be older. The model of such a checkpoint is stale until that step's exchanges replace it.
+        """
+        spoken = max((slot.step for slot in said if slot == Slot(slot.step)), default=0)
         checkpoint = load_checkpoint(self.home.checkpoint, self.genesis.network)
         if checkpoint is None:
-            return 0
+            return spoken
         self._trainer.restore({name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()})
-        return checkpoint.step
+        self._model_step = checkpoint.step
+        return max(spoken, checkpoint.step)
 
     def _name(self, peer: PeerId) -> str:
         return self.genesis.members[peer].name
@@ -563,10 +601,9 @@ def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
     raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
 
 
-def _retained(recipe: Recipe, nbytes: int) -> int:
-    """Past steps whose own vectors fit into the memory set aside for peers that are late."""
-    a_step = nbytes * sum(exchange.sub_rounds for exchange in recipe.exchanges)
-    return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // a_step))
+def _retained(step_bytes: int) -> int:
+    """Past steps whose own vectors, so many bytes a step, fit into the memory set aside for peers that are late."""
+    return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
 
 
 def _finite(number: float) -> float | None:

@@ -6,17 +6,22 @@ there, and holds up nothing else that the peer says: two slow nodes may need eac
 stops reading from a peer whose words pile up (`congested`), so nothing is lost and memory stays bounded. What a slower
 peer says of the last steps (`retained`) is still answered, and whoever connects late is told all of them again.
 
+Who restarts begins in the last step it spoke in, with what it said there, and says again what it said in the step
+before: so that a network of which all members stopped at once, in neighbouring steps, goes on.
+
 Who was away for longer than its peers remember is left behind: some of what its slot needs will never come. It then
-goes where f+1 peers are, at least one of them honest, and joins in with one more gather: of certified vectors of
-others, from many peers, none of whom is trusted alone.
+goes where f+1 peers are, at least one of them honest, and takes part in their step with what it has: one more gather,
+of vectors from many peers, none of whom is trusted alone, brings it back among them. Its own value is stale, but no
+lie, and its peers may need one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Deliver, Effect, Expect, Fetch, Hello, Message, Send
+from protocols.effects import Accuse, Deliver, Effect, Expect, Fetch, Hello, Message, Mix, Send
 from protocols.faults import Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
@@ -76,14 +81,37 @@ class Mixed:
     digest: Digest
 
 
-Event: TypeAlias = Started | Connected | Received | Arrived | Unusable | Trained | Mixed
+@dataclass(frozen=True, slots=True)
+class Descended:
+    """The model after the `Descend` that was asked for in this slot is stored under this digest."""
+
+    slot: Slot
+    digest: Digest
+
+
+Event: TypeAlias = Started | Connected | Received | Arrived | Unusable | Trained | Mixed | Descended
 
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Compute this step's vector from the current model and one's own data; answer with `Trained`."""
+    """Compute what the step's first exchange is about from the model and one's own data; answer with `Trained`."""
 
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Descend:
+    """Take the local step along the direction of this digest; answer with `Descended`.
+
+    Args:
+        slot: where it was agreed on.
+        digest: the direction.
+        into: the slot in which the outcome will be proposed; None where it is the next model.
+    """
+
+    slot: Slot
+    digest: Digest
+    into: Slot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +142,7 @@ class Finish:
     """The last step is taken."""
 
 
-NodeEffect: TypeAlias = Effect | Train | Adopt | Release | Jump | Finish
+NodeEffect: TypeAlias = Effect | Train | Descend | Adopt | Release | Jump | Finish
 
 
 class Node:
@@ -125,10 +153,20 @@ class Node:
         recipe: what a step exchanges.
         steps: how many steps the network takes.
         retained: how many past steps are still answered and told again, at least 1.
-        first_step: the step to begin with, after a checkpoint.
+        first_step: the step to begin with, after a restart.
+        said: what one proposed, by slot, before a restart. Of the steps before `first_step` those are told again that
+            are there with every slot.
     """
 
-    def __init__(self, party: Party, recipe: Recipe, steps: int, retained: int = 1, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        party: Party,
+        recipe: Recipe,
+        steps: int,
+        retained: int = 1,
+        first_step: int = 0,
+        said: Mapping[Slot, Digest] | None = None,
+    ) -> None:
         assert retained >= 1
         self.party = party
         self.recipe = recipe
@@ -136,8 +174,11 @@ class Node:
         self.retained = retained
         self.position = Slot(first_step)
         self.training = False
-        self._first_step = first_step
+        self.descending = False
+        self._said = _whole_steps(recipe, first_step, said or {})
+        self._first_step = min([first_step, *self._said])
         self._told_since: dict[PeerId, int] = {}
+        self._told_latest = 0
         self._heard_of = dict.fromkeys(party.committee.members, 0)
         self._agreements: dict[tuple[int, int], Agreement] = {}
         self._awaited: dict[Digest, set[tuple[int, int]]] = {}
@@ -164,6 +205,11 @@ class Node:
         """The oldest step that is still answered and told again."""
         return max(self._first_step, self.position.step - self.retained)
 
+    @property
+    def footprint(self) -> tuple[int, int]:
+        """How many agreements are kept, and how many words of one peer wait, at most."""
+        return len(self._agreements), max(map(len, self._deferred.values()))
+
     def congested(self, peer: PeerId) -> bool:
         """Whether so much of this peer waits that no more should be read from it."""
         return len(self._deferred[peer]) >= DEFERRED_MAX
@@ -172,13 +218,14 @@ class Node:
         """What follows from an event, in order."""
         match event:
             case Started():
-                return [Finish()] if self.finished else self._train()
+                return [*self._restate(), *([Finish()] if self.finished else self._train())]
             case Connected(peer):
                 again = self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
                 return [Send(peer, Hello(self.oldest)), *again]
             case Received(sender, message):
                 if isinstance(message, Hello):
                     self._told_since[sender] = message.since
+                    self._told_latest = max(self._told_since.values())
                     return self._catch_up()
                 return self._received(sender, message) + self._catch_up()
             case Arrived(digest):
@@ -193,10 +240,12 @@ class Node:
                 return self._translate(self._agreement(self.position).start(digest))
             case Mixed(slot, digest):
                 return self._mixed(digest) if slot == self.position else []
+            case Descended(slot, digest):
+                return self._settled(digest) if slot == self.position and self.descending else []
 
     def _received(self, sender: PeerId, message: Message) -> list[NodeEffect]:
         slot = message.slot
-        if not self._exists(slot):
+        if not self.exists(slot):
             return self._accuse(sender)
         self._heard_of[sender] = max(self._heard_of[sender], slot.step)
         if slot > self.horizon:
@@ -210,15 +259,22 @@ class Node:
         return self._translate(self._agreement(message.slot).handle(sender, message))
 
     def _mixed(self, digest: Digest) -> list[NodeEffect]:
-        slot = self.position
-        agreed = self._agreement(slot).mixed(digest)
-        out: list[NodeEffect] = []
-        if slot.sub_round + 1 < self.recipe.exchanges[slot.exchange].sub_rounds:
-            out += self._move()
-        return out + self._translate(agreed)
+        slot, agreement = self.position, self._agreement(self.position)
+        agreed = agreement.mixed(digest)
+        moved = self._move() if slot.sub_round + 1 < len(agreement.slots) else []
+        return moved + self._translate(agreed)
 
     def _agreed(self, digest: Digest) -> list[NodeEffect]:
-        """An exchange has its outcome: it is the next exchange's value, or after the last one the model."""
+        """An exchange has its outcome: a direction to go, or a model."""
+        slot = self.position
+        if self.recipe.exchanges[slot.exchange].what == "model":
+            return self._settled(digest)
+        self.descending = True
+        return [Descend(slot, digest, self._next_exchange(slot))]
+
+    def _settled(self, digest: Digest) -> list[NodeEffect]:
+        """A model is the next exchange's value, or after the last one the next step's model."""
+        self.descending = False
         step, exchange = self.position.step, self.position.exchange
         moved = self._move()
         if exchange + 1 < len(self.recipe.exchanges):
@@ -250,15 +306,24 @@ class Node:
 
     def _catch_up(self) -> list[NodeEffect]:
         """Jump, if something of this step will never come and f+1 peers are beyond what is talked about here."""
-        frontier = sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
-        lost = any(since > self.position.step for since in self._told_since.values())
-        if not lost or frontier < self.position.step + 2:
+        if self._told_latest <= self.position.step:
             return []
-        self.training = False
+        frontier = sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
+        if frontier < self.position.step + 2:
+            return []
+        self.training = self.descending = False
         self.position = Slot(frontier)
-        joined = self._translate(self._agreement(self.position).join())
         released = Release(self.position, Slot(self.oldest))
-        return [Jump(frontier), *self._retire(), released, *joined, *self._hear_out()]
+        return [Jump(frontier), *self._retire(), released, *self._train(), *self._hear_out()]
+
+    def _restate(self) -> list[NodeEffect]:
+        """Say again what one said before a crash. What is unfinished of it is nobody's need but the peers'."""
+        out: list[NodeEffect] = []
+        for step, values in sorted(self._said.items()):
+            if step >= self.oldest:
+                for exchange, digests in enumerate(values):
+                    out += self._translate(self._agreement(Slot(step, exchange)).restate(digests))
+        return out
 
     def _train(self) -> list[NodeEffect]:
         self.training = True
@@ -272,6 +337,8 @@ class Node:
                 assert isinstance(effect.value, bytes)
                 out += self._agreed(effect.value)
                 continue
+            if isinstance(effect, Mix) and effect.into is None:
+                effect = replace(effect, into=self._next_value(effect.gathered.slot))
             if isinstance(effect, Expect | Fetch):
                 slot = effect.header.slot
                 self._awaited.setdefault(effect.header.digest, set()).add((slot.step, slot.exchange))
@@ -283,7 +350,7 @@ class Node:
         if key not in self._agreements:
             exchange = self.recipe.exchanges[slot.exchange]
             self._agreements[key] = Agreement(
-                self.party, Slot(*key), exchange.sub_rounds, BROADCASTS[exchange.broadcast]
+                self.party, Slot(*key), exchange.sub_rounds(slot.step), BROADCASTS[exchange.broadcast]
             )
         return self._agreements[key]
 
@@ -295,23 +362,44 @@ class Node:
     def _in_order(self) -> list[Agreement]:
         return [self._agreements[key] for key in sorted(self._agreements)]
 
-    def _exists(self, slot: Slot) -> bool:
+    def exists(self, slot: Slot) -> bool:
+        """Whether the recipe has this slot."""
         exchanges = self.recipe.exchanges
         return (
             slot.step < self.steps
             and slot.exchange < len(exchanges)
-            and slot.sub_round < exchanges[slot.exchange].sub_rounds
+            and slot.sub_round < exchanges[slot.exchange].sub_rounds(slot.step)
         )
 
     def _after(self, slot: Slot) -> Slot:
-        if slot.sub_round + 1 < self.recipe.exchanges[slot.exchange].sub_rounds:
+        if slot.sub_round + 1 < self.recipe.exchanges[slot.exchange].sub_rounds(slot.step):
             return Slot(slot.step, slot.exchange, slot.sub_round + 1)
-        if slot.exchange + 1 < len(self.recipe.exchanges):
-            return Slot(slot.step, slot.exchange + 1)
-        return Slot(slot.step + 1)
+        return self._next_exchange(slot) or Slot(slot.step + 1)
+
+    def _next_exchange(self, slot: Slot) -> Slot | None:
+        """Where the next exchange of the same step begins."""
+        return Slot(slot.step, slot.exchange + 1) if slot.exchange + 1 < len(self.recipe.exchanges) else None
+
+    def _next_value(self, slot: Slot) -> Slot | None:
+        """Where the outcome of an exchange is proposed as it is."""
+        return self._next_exchange(slot) if self.recipe.exchanges[slot.exchange].what == "model" else None
 
     def _accuse(self, sender: PeerId) -> list[NodeEffect]:
         if sender in self._accused:
             return []
         self._accused.add(sender)
         return [Accuse(sender, Fault.OUT_OF_TURN)]
+
+
+def _whole_steps(recipe: Recipe, before: int, said: Mapping[Slot, Digest]) -> dict[int, list[tuple[Digest, ...]]]:
+    """What was said in the steps right before this one, by exchange and sub-round, back to where a slot is missing."""
+    steps: dict[int, list[tuple[Digest, ...]]] = {}
+    for step in reversed(range(before)):
+        slots = [
+            [Slot(step, number, sub_round) for sub_round in range(exchange.sub_rounds(step))]
+            for number, exchange in enumerate(recipe.exchanges)
+        ]
+        if not all(slot in said for exchange in slots for slot in exchange):
+            break
+        steps[step] = [tuple(said[slot] for slot in exchange) for exchange in slots]
+    return steps

@@ -5,50 +5,83 @@ The theorem guard lives here: a configuration that its theorem does not cover is
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Literal
 
 import p2pnode.aggregation.rules as rules
 from p2pnode.errors import ConfigError
 from protocols.broadcast import Broadcast
-from protocols.committee import Committee, sub_rounds
+from protocols.committee import Committee, precision, sub_rounds
 from protocols.plain import Plain
+from protocols.reliable import Reliable
 from protocols.signed_echo import SignedEcho
 
-BROADCASTS: dict[str, type[Broadcast]] = {"plain": Plain, "signed-echo": SignedEcho}
+BROADCASTS: dict[str, type[Broadcast]] = {"plain": Plain, "signed-echo": SignedEcho, "reliable": Reliable}
+
+PRECISION_MAX = 63
+"""Largest N of AVG_N: beyond, a diameter is below what float32 can tell."""
+
+What = Literal["model", "gradient"]
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One exchange of a step.
+    """One exchange of a step: an averaging agreement.
 
     Args:
-        what: what travels; the model after the local momentum step.
+        what: what travels. "model": the model, after the local step if that is not taken yet. "gradient": the gradient,
+            or with momentum β > 0 the momentum; the local step follows the agreement, and is along its outcome.
         broadcast: a key of `BROADCASTS`.
         rule: the aggregation rule that mixes what was gathered, by its one name.
-        sub_rounds: how often it is broadcast, gathered and mixed.
+        rounds: how often it is broadcast, gathered and mixed: rounds[N−1] times for AVG_N, the last for any higher N.
     """
 
-    what: Literal["model"]
+    what: What
     broadcast: str
     rule: str
-    sub_rounds: int
+    rounds: tuple[int, ...]
+
+    def sub_rounds(self, step: int) -> int:
+        """How many sub-rounds this exchange has at a step, from 0."""
+        return self.rounds[min(precision(step), len(self.rounds)) - 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A published system as a list of exchanges."""
+    """A published system as a list of exchanges.
+
+    Args:
+        name: a key of `RECIPES`.
+        exchanges: in order; the outcome of the last is the next model.
+        batch_grows: whether the batch of step t, from 0, has at least t+1 samples.
+    """
 
     name: str
     exchanges: tuple[Exchange, ...]
+    batch_grows: bool = False
+
+    def slots(self, step: int) -> int:
+        """How many slots a step has."""
+        return sum(exchange.sub_rounds(step) for exchange in self.exchanges)
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a recipe does unless told otherwise."""
+    """What a recipe does unless told otherwise.
+
+    Args:
+        broadcast, rule: of all its exchanges.
+        summary: one line for people.
+        jungle: whether a step is that of collaborative learning in the jungle: a gradient from a growing batch, agreed
+            on ever more precisely; then the model.
+        momentum: β, where the recipe has one of its own.
+    """
 
     broadcast: str
     rule: str
     summary: str
+    jungle: bool = False
+    momentum: float | None = None
 
 
 RECIPES: dict[str, Preset] = {
@@ -56,6 +89,20 @@ RECIPES: dict[str, Preset] = {
     "trimmed": Preset("signed-echo", "trimmed-mean", "averaging agreement by trimmed mean over signed echo, n ≥ 4f+1"),
     "monna": Preset(
         "signed-echo", "nearest-neighbour", "MoNNA: nearest-neighbour averaging over signed echo, n ≥ 5f+1"
+    ),
+    "jungle-rb": Preset(
+        "reliable",
+        "trimmed-mean",
+        "jungle: gradients, then models, by reliable broadcast with witnesses, n ≥ 3f+1",
+        jungle=True,
+        momentum=0.0,
+    ),
+    "jungle-mda": Preset(
+        "plain",
+        "minimum-diameter",
+        "jungle: gradients, then models, by minimum-diameter averaging, n ≥ 6f+1",
+        jungle=True,
+        momentum=0.0,
     ),
 }
 
@@ -74,7 +121,8 @@ def choose(
         committee: n and f.
         broadcast: a key of `BROADCASTS`.
         rule: name or alias of an aggregation rule.
-        rounds: sub-rounds of each averaging agreement; by default as many as halve the honest spread.
+        rounds: sub-rounds of each averaging agreement; by default as many as halve the honest spread, for the jungle
+            recipes the honest diameter, ⌈log2 t⌉ times over for the gradient of step t; one where no rate is known.
 
     Raises:
         ConfigError: for an unknown name; or where no theorem covers the choice at this n and f, with the remedies.
@@ -83,18 +131,21 @@ def choose(
     broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
     rule = rules.find(preset.rule if rule is None else rule).name
     _guard(committee, broadcast, rule)
-    if rounds is None:
-        rounds = _rounds(committee, broadcast, rule)
-    return Recipe(name, (Exchange("model", broadcast, rule, rounds),))
+    if not preset.jungle:
+        once = _rounds(committee, broadcast, rule) if rounds is None else rounds
+        return Recipe(name, (Exchange("model", broadcast, rule, (once,)),))
+    growing = _growing_rounds(committee, broadcast, rule) if rounds is None else (rounds,)
+    exchanges = Exchange("gradient", broadcast, rule, growing), Exchange("model", broadcast, rule, growing[:1])
+    return Recipe(name, exchanges, batch_grows=True)
 
 
 def _guard(committee: Committee, broadcast: str, rule: str) -> None:
     """The theorem guard."""
     n, f = committee.n, committee.f
     bound = rules.RULES[rule].bounds[broadcast]
-    least = bound.least(f)
-    if least is not None and n >= least:
+    if bound.covers(committee):
         return
+    least = bound.least(f)
     claim = f"{rule} over {broadcast} needs {bound}: n={n} tolerates f={bound.tolerated(n)}"
     remedies = [f"choose f={bound.tolerated(n)}"]
     if least is not None:
@@ -105,12 +156,35 @@ def _guard(committee: Committee, broadcast: str, rule: str) -> None:
     raise ConfigError(f"f = {f}: {claim}. Remedy: {', or '.join(remedies)}")
 
 
+def contraction(committee: Committee, broadcast: str, rule: str) -> Fraction | None:
+    """What one sub-round leaves of the honest values' diameter, of each coordinate's spread for the trimmed mean.
+
+    At most; None where nothing below 1 is proven.
+    """
+    kind = BROADCASTS[broadcast]
+    left = None
+    if rule == "trimmed-mean":
+        left = committee.trimmed_mean_contraction(consistent=kind.consistent, total=kind.total)
+    elif rule == "minimum-diameter":
+        left = committee.minimum_diameter_contraction
+    elif rule == "nearest-neighbour":
+        left = committee.nearest_neighbour_contraction(consistent=kind.consistent)
+    return left if left is not None and left < 1 else None
+
+
 def _rounds(committee: Committee, broadcast: str, rule: str) -> int:
-    if rule != "trimmed-mean":
-        return 1
-    contraction = committee.trimmed_mean_contraction(consistent=broadcast == "signed-echo")
-    assert contraction is not None, "the guard lets only n > 3f pass"
-    return sub_rounds(contraction)
+    """One, as in MoNNA's experiments, unless it is the trimmed mean's."""
+    left = contraction(committee, broadcast, rule)
+    return 1 if left is None or rule == "nearest-neighbour" else sub_rounds(left)
+
+
+def _growing_rounds(committee: Committee, broadcast: str, rule: str) -> tuple[int, ...]:
+    """Sub-rounds of AVG_N for N = 1, 2, …: as many as leave 2^−N of the honest diameter."""
+    left = contraction(committee, broadcast, rule)
+    if left is None:
+        return (1,)
+    distortion = committee.distortion if rule == "trimmed-mean" else 1
+    return tuple(sub_rounds(left, Fraction(1, distortion * 2**n)) for n in range(1, PRECISION_MAX + 1))
 
 
 def _known(what: str, name: str, table: dict[str, Preset] | dict[str, type[Broadcast]]) -> str:

@@ -289,7 +289,7 @@ class Testnet:
             "recipe": self.genesis.recipe.name,
             "broadcast": exchange.broadcast,
             "rule": exchange.rule,
-            "sub_rounds": exchange.sub_rounds,
+            "sub_rounds": exchange.sub_rounds(steps - 1),
             "task": self.genesis.training.task,
             "attack": ",".join(self.plan.attacks) if self.plan.byzantine else None,
             "seed": self.genesis.seed,

@@ -4,7 +4,8 @@
 
 Guarantees: those of the mixing rule over the broadcast. For the coordinate-wise trimmed mean every coordinate of every
 output lies between the least and the greatest honest input, and each sub-round shrinks that range by
-`Committee.trimmed_mean_contraction`.
+`Committee.trimmed_mean_contraction`; for the rules that look at distances the diameter shrinks, by
+`minimum_diameter_contraction` and `nearest_neighbour_contraction`.
 
 Source: arXiv 2008.00742 (averaging agreement); with K sub-rounds of nearest-neighbour averaging, arXiv 2209.10931.
 """
@@ -45,16 +46,17 @@ class Agreement(Protocol[Digest, Message]):
             raise UsageError(f"the agreement from {self.slots[0]} was started before")
         return self._enter(0, value)
 
-    def join(self) -> list[Effect]:
-        """Begin without a value of one's own, as one who was left behind: the first mixture is of others' values.
+    def restate(self, values: tuple[Digest, ...]) -> list[Effect]:
+        """Say again what one proposed in each sub-round before a crash, for those who still need it; mix nothing.
 
         Raises:
             UsageError: if it was started before.
         """
         if self._sub_round is not None:
             raise UsageError(f"the agreement from {self.slots[0]} was started before")
-        self._sub_round = 0
-        return self._harvest(self._gathers[0].join())
+        self._sub_round, self._finished = len(self.slots) - 1, True
+        pairs = zip(self._gathers, values, strict=True)
+        return [effect for gather, value in pairs for effect in gather.restate(value)]
 
     def handle(self, sender: PeerId, message: Message) -> list[Effect]:
         if self.done:
@@ -97,5 +99,7 @@ class Agreement(Protocol[Digest, Message]):
         if not isinstance(effect, Deliver):
             return effect
         assert isinstance(effect.value, Gathered)
+        assert self._sub_round is not None
         self._mixing = True
-        return Mix(effect.value)
+        later = self.slots[self._sub_round + 1 :]
+        return Mix(effect.value, later[0] if later else None)

@@ -1,20 +1,26 @@
 """What every broadcast of a vector shares: one signed header an origin and slot, and the proof when there are two."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from protocols import effects
-from protocols.effects import Effect, Expect, Message, Proposal, Stream
+from protocols.effects import BroadcastMessage, Effect, Expect, Proposal, Stream
 from protocols.errors import UsageError
 from protocols.faults import Equivocation, Fault
 from protocols.header import Digest, Header, PeerId, SignedHeader, Slot
 from protocols.protocol import Party, Protocol
 
 
-class Broadcast(Protocol[Digest, Message]):
+class Broadcast(Protocol[Digest, BroadcastMessage]):
     """One origin's broadcast for one slot, at one member. Outputs `Deliver(header)` at most once.
 
     Every kind signs its headers and notices equivocation; what it guarantees beyond that, the kind says.
     """
+
+    consistent: ClassVar[bool] = False
+    """Whether no two honest members deliver different headers."""
+    total: ClassVar[bool] = False
+    """Whether every honest member delivers what one of them delivers."""
 
     def __init__(self, party: Party, slot: Slot, origin: PeerId) -> None:
         super().__init__(party)
@@ -22,6 +28,7 @@ class Broadcast(Protocol[Digest, Message]):
         self.origin = origin
         self.signed: SignedHeader | None = None
         self.delivered = False
+        self._started = False
         self._equivocated = False
 
     @property
@@ -30,18 +37,23 @@ class Broadcast(Protocol[Digest, Message]):
 
     def start(self, value: Digest) -> list[Effect]:
         """Propose one's own vector. Silent where another one was signed for this slot before a crash."""
-        if not self.mine or self.signed is not None:
+        if not self.mine or self._started:
             raise UsageError(f"only member {self.origin} starts its broadcast for {self.slot}, and once")
-        header = self.party.header(self.slot, value)
+        self._started = True
+        header = self.party.header(self.origin, self.slot, value)
         signature = self.party.signer.sign(header.proposal())
         if signature is None:
-            return []
+            return self._refused()
         self.signed = SignedHeader(header, signature)
         return [Stream(header), effects.Broadcast(Proposal(self.signed)), *self._proposed()]
 
     @abstractmethod
     def _proposed(self) -> list[Effect]:
         """What follows one's own proposal."""
+
+    def _refused(self) -> list[Effect]:
+        """What follows where one proposed something else before a crash, and no longer knows what."""
+        return []
 
     def unusable(self, digest: Digest) -> list[Effect]:
         if self.done or self.signed is None or self.signed.header.digest != digest:
@@ -59,7 +71,7 @@ class Broadcast(Protocol[Digest, Message]):
         header = signed.header
         if self._knows(header) or self._equivocated:
             return []
-        if self.mine and self.signed is None:  # signed before a crash; `start` signs it again
+        if self.mine and not self._started:  # signed before a crash; `start` signs it again
             return []
         if not self._fits(header) or not self._verifies(signed):
             return self._accuse(sender, Fault.MALFORMED)

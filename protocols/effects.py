@@ -53,7 +53,37 @@ class Sighting(_Shown):
     """member → all: I saw this header and never its certificate. Whoever saw another one holds a proof."""
 
 
-Message: TypeAlias = Proposal | Echo | Certificate | Sighting
+@dataclass(frozen=True, slots=True)
+class DigestEcho(_Shown):
+    """member → all: I hold the bytes, and echo no other header of this origin and slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """member → all: no other digest of this origin and slot can be delivered by anyone honest."""
+
+    slot: Slot
+    origin: PeerId
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """member → all: of these members I delivered the value of this slot.
+
+    Args:
+        slot: the slot.
+        delivered: n−f members or more, strictly increasing.
+    """
+
+    slot: Slot
+    delivered: tuple[PeerId, ...]
+
+
+BroadcastMessage: TypeAlias = Proposal | Echo | Certificate | Sighting | DigestEcho | Ready
+"""What one origin's broadcast consists of."""
+
+Message: TypeAlias = BroadcastMessage | Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +148,15 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Mix these vectors by the recipe's rule; say `mixed(digest)` with the digest of the outcome."""
+    """Mix these vectors by the recipe's rule; say `mixed(digest)` with the digest of the outcome.
+
+    Args:
+        gathered: what to mix.
+        into: the slot in which the mixture will be proposed; None where that is not known yet.
+    """
 
     gathered: Gathered
+    into: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,27 @@
-"""Wait for n−f values of a slot, one's own among them.
+"""Wait for n−f values of a slot, one's own among them; over a total broadcast also for n−f witnesses.
 
 Guarantees, with a broadcast of the committee's bound and every honest member started: every honest member outputs,
 once, n−f or more values of distinct members, its own among them, whatever f members do. With a consistent broadcast
-no two honest members hold different values of one member.
+no two honest members hold different values of one member. With a total one any two honest members share n−f values.
 
 n−f is the most that can be waited for: f members may be silent for ever. Source: the waiting step of each round in
 averaging agreement (arXiv 2008.00742) and in MoNNA (arXiv 2209.10931).
+
+The witness technique:
+
+    on n−f values delivered: REPORT(their members) → all
+    a member is a witness once all that it reported is delivered here; output on n−f witnesses all that is delivered
+
+Two honest members have n−2f ≥ f+1 witnesses in common, so an honest one, whose n−f reported values both of them hold.
+Totality sees to it that what an honest member reports arrives. Source: Abraham, Amit, Dolev, "Optimal resilience
+asynchronous approximate agreement", 2004; used by averaging agreement (arXiv 2008.00742) for n ≥ 3f+1.
 """
 
+from itertools import pairwise
+
+from protocols import effects
 from protocols.broadcast import Broadcast
-from protocols.effects import Deliver, Effect, Gathered, Message
+from protocols.effects import Deliver, Effect, Gathered, Message, Report, Send
 from protocols.errors import UsageError
 from protocols.faults import Fault
 from protocols.header import Digest, Header, PeerId, Slot
@@ -23,8 +35,10 @@ class Gather(Protocol[Digest, Message]):
         super().__init__(party)
         self.slot = slot
         self._broadcasts = {origin: broadcast(party, slot, origin) for origin in party.committee.members}
+        self._with_witnesses = broadcast.total
         self._values: dict[PeerId, Digest] = {}
-        self._quorum = party.committee.gather_quorum
+        self._reports: dict[PeerId, tuple[PeerId, ...]] = {}
+        self._witnesses: set[PeerId] = set()
         self._started = False
         self.gathered = False
 
@@ -35,34 +49,33 @@ class Gather(Protocol[Digest, Message]):
 
     @property
     def missing(self) -> tuple[PeerId, ...]:
-        """Members whose value is not here."""
-        return tuple(member for member in self._broadcasts if member not in self._values)
+        """Members whose value is not here; or, where enough are, who is no witness."""
+        here = self._witnesses if self._reported else self._values
+        return tuple(member for member in self._broadcasts if member not in here)
 
     def start(self, value: Digest) -> list[Effect]:
         if self._started:
             raise UsageError(f"the gather of {self.slot} was started before")
         self._started = True
-        proposed = self._broadcasts[self.party.me].start(value)
-        # One's own value counts from the start: an honest member does not contradict itself.
-        self._values[self.party.me] = value
+        own = self._broadcasts[self.party.me]
+        proposed = own.start(value)
+        # One's own value counts from the start: an honest member does not contradict itself. Where it proposed another
+        # one before a crash, that one counts, if it ever comes back.
+        if own.signed is not None and own.signed.header.digest == value:
+            self._values[self.party.me] = value
         return self._harvest(proposed)
 
-    def join(self) -> list[Effect]:
-        """Begin without a value of one's own: gather n−f−1 values of others, which is all that f silent ones leave.
-
-        Raises:
-            UsageError: if it was started before.
-        """
-        if self._started:
-            raise UsageError(f"the gather of {self.slot} was started before")
-        self._started = True
-        self._quorum -= 1
-        return self._harvest([])
+    def restate(self, value: Digest) -> list[Effect]:
+        """Propose again what one proposed before a crash, and answer others; output nothing."""
+        self.gathered = True
+        return self.start(value)
 
     def handle(self, sender: PeerId, message: Message) -> list[Effect]:
-        broadcast = self._broadcasts.get(message.origin)
         if self.done:
             return []
+        if isinstance(message, Report):
+            return self._report(sender, message)
+        broadcast = self._broadcasts.get(message.origin)
         if broadcast is None:
             return self._accuse(sender, Fault.OUT_OF_TURN)
         return self._harvest(broadcast.handle(sender, message))
@@ -78,25 +91,67 @@ class Gather(Protocol[Digest, Message]):
         return [e for broadcast in self._broadcasts.values() for e in broadcast.unusable(digest)]
 
     def resume(self, peer: PeerId) -> list[Effect]:
-        return [e for broadcast in self._broadcasts.values() for e in broadcast.resume(peer)]
+        again: list[Effect] = [e for broadcast in self._broadcasts.values() for e in broadcast.resume(peer)]
+        if self._reported:
+            again.append(Send(peer, Report(self.slot, self._reports[self.party.me])))
+        return again
 
     def close(self) -> list[Effect]:
         return [e for broadcast in self._broadcasts.values() for e in broadcast.close()]
 
-    def _harvest(self, effects: list[Effect]) -> list[Effect]:
+    @property
+    def _reported(self) -> bool:
+        return self.party.me in self._reports
+
+    def _harvest(self, harvest: list[Effect]) -> list[Effect]:
         """Keep what the broadcasts deliver, pass on what they ask for, and output when there is enough."""
         out: list[Effect] = []
-        for effect in effects:
+        for effect in harvest:
             if isinstance(effect, Deliver):
                 assert isinstance(effect.value, Header)
                 self._values.setdefault(effect.value.origin, effect.value.digest)
+                out += self._output()
             else:
                 out.append(effect)
-            out += self._output()
         return out + self._output()
 
     def _output(self) -> list[Effect]:
-        if self.gathered or not self._started or len(self._values) < self._quorum:
+        quorum = self.party.committee.gather_quorum
+        if not self._started or len(self._values) < quorum:
+            return []
+        if not self._with_witnesses:
+            return self._deliver()
+        reported = self._make_report()
+        return reported + (self._deliver() if self._count_witnesses() >= quorum else [])
+
+    def _deliver(self) -> list[Effect]:
+        if self.gathered:
             return []
         self.gathered = True
         return [Deliver(Gathered(self.slot, tuple(sorted(self._values.items()))))]
+
+    def _make_report(self) -> list[Effect]:
+        if self._reported:
+            return []
+        delivered = tuple(sorted(self._values))
+        self._reports[self.party.me] = delivered
+        return [effects.Broadcast(Report(self.slot, delivered))]
+
+    def _report(self, sender: PeerId, report: Report) -> list[Effect]:
+        """Take a member's first report."""
+        if not self._with_witnesses:
+            return self._accuse(sender, Fault.OUT_OF_TURN)
+        if sender in self._reports:
+            return []
+        members, committee = report.delivered, self.party.committee
+        increasing = all(one < other for one, other in pairwise(members))
+        if len(members) < committee.gather_quorum or not increasing or members[0] < 0 or members[-1] >= committee.n:
+            return self._accuse(sender, Fault.MALFORMED)
+        self._reports[sender] = members
+        return self._output()
+
+    def _count_witnesses(self) -> int:
+        for member, members in self._reports.items():
+            if member not in self._witnesses and all(reported in self._values for reported in members):
+                self._witnesses.add(member)
+        return len(self._witnesses)

@@ -109,7 +109,10 @@ class Signer(Protocol):
     """Signs as one member, and never contradicts itself."""
 
     def sign(self, claim: Claim) -> Signature | None:
-        """The signature, or None where a different statement was signed for the same place before."""
+        """The signature, or None where a different statement was signed or promised for the same place before."""
+
+    def promise(self, claim: Claim) -> bool:
+        """Commit to the statement as `sign` does, for words that go out unsigned; False where `sign` gives None."""
 
 
 class Verify(Protocol):

@@ -8,7 +8,7 @@ Bound: none. Cost: one message delay, n−1 headers and n−1 vectors a broadcas
 """
 
 from protocols.broadcast import Broadcast
-from protocols.effects import Deliver, Effect, Message, Proposal, Send, Sighting, Stream
+from protocols.effects import BroadcastMessage, Deliver, Effect, Proposal, Send, Sighting, Stream
 from protocols.faults import Fault
 from protocols.header import Digest, PeerId
 
@@ -25,7 +25,7 @@ class Plain(Broadcast):
         self.delivered = True
         return [Deliver(self.signed.header)]
 
-    def handle(self, sender: PeerId, message: Message) -> list[Effect]:
+    def handle(self, sender: PeerId, message: BroadcastMessage) -> list[Effect]:
         if self.done:
             return []
         match message:

@@ -45,9 +45,9 @@ class Party:
     signer: Signer
     verify: Verify
 
-    def header(self, slot: Slot, digest: Digest) -> Header:
-        """The header of one's own vector."""
-        return Header(self.network, self.me, slot, self.dtype, self.length, digest)
+    def header(self, origin: PeerId, slot: Slot, digest: Digest) -> Header:
+        """The header of the vector of this digest."""
+        return Header(self.network, origin, slot, self.dtype, self.length, digest)
 
     def admits(self, header: Header) -> bool:
         """Whether a header speaks of this network and of a vector of the model's type."""

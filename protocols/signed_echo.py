@@ -26,7 +26,18 @@ from itertools import pairwise
 
 from protocols import effects
 from protocols.broadcast import Broadcast
-from protocols.effects import Certificate, Deliver, Echo, Effect, Fetch, Message, Proposal, Send, Sighting, Stream
+from protocols.effects import (
+    BroadcastMessage,
+    Certificate,
+    Deliver,
+    Echo,
+    Effect,
+    Fetch,
+    Proposal,
+    Send,
+    Sighting,
+    Stream,
+)
 from protocols.faults import Fault
 from protocols.header import Digest, PeerId, Signature, Slot
 from protocols.protocol import Party
@@ -35,30 +46,34 @@ from protocols.protocol import Party
 class SignedEcho(Broadcast):
     """One instance of signed echo broadcast at one member."""
 
+    consistent = True
+
     def __init__(self, party: Party, slot: Slot, origin: PeerId) -> None:
         super().__init__(party, slot, origin)
         self.certificate: Certificate | None = None
         self._my_echo: Signature | None = None
         self._echoes: dict[PeerId, Signature] = {}
-        self._early: dict[PeerId, Message] = {}
+        self._early: dict[PeerId, BroadcastMessage] = {}
         self._held: set[Digest] = set()
 
     @property
     def done(self) -> bool:
-        return self.certificate is not None if self.mine else self.delivered
+        return self.delivered
 
     def _proposed(self) -> list[Effect]:
         assert self.signed is not None
+        self._held.add(self.signed.header.digest)
         echo = self.party.signer.sign(self.signed.header.echo())
         out = [] if echo is None else self._count(self.party.me, echo)
-        for member, early in self._early.items():
-            out += self.handle(member, early)
-        return out
+        return out + self._refused()
 
-    def handle(self, sender: PeerId, message: Message) -> list[Effect]:
+    def _refused(self) -> list[Effect]:
+        return [effect for member, early in self._early.items() for effect in self.handle(member, early)]
+
+    def handle(self, sender: PeerId, message: BroadcastMessage) -> list[Effect]:
         if self.done:
             return []
-        if self.mine and self.signed is None:  # only a peer that remembers us from before a crash speaks first
+        if self.mine and not self._started:  # only a peer that remembers us from before a crash speaks first
             self._early.setdefault(sender, message)
             return []
         match message:
@@ -70,6 +85,8 @@ class SignedEcho(Broadcast):
                 return self._echoed(sender, message)
             case Certificate():
                 return self._certified(sender, message)
+            case _:
+                return self._accuse(sender, Fault.OUT_OF_TURN)
 
     def arrived(self, digest: Digest) -> list[Effect]:
         if self.done or digest in self._held or not self._wants(digest):
@@ -80,13 +97,14 @@ class SignedEcho(Broadcast):
     def resume(self, peer: PeerId) -> list[Effect]:
         if self.signed is None:
             return []
+        asked = self._fetch((peer,)) if self.certificate is not None and not self.delivered else []
         if self.mine:
-            again: Message = self.certificate or Proposal(self.signed)
-            return [Stream(self.signed.header, peer), Send(peer, again)]
+            again: BroadcastMessage = self.certificate or Proposal(self.signed)
+            return [Stream(self.signed.header, peer), Send(peer, again), *asked]
         if peer != self.origin:
-            return []
+            return asked
         if self.certificate is not None:  # the origin may have lost it in a crash
-            return [Send(peer, self.certificate)]
+            return [Send(peer, self.certificate), *asked]
         if self._my_echo is not None:
             return [Send(peer, Echo(self.slot, self.origin, self._my_echo))]
         return []
@@ -114,8 +132,7 @@ class SignedEcho(Broadcast):
     def _echoed(self, sender: PeerId, echo: Echo) -> list[Effect]:
         if not self.mine:
             return self._accuse(sender, Fault.OUT_OF_TURN)
-        assert self.signed is not None
-        if sender in self._echoes:
+        if self.signed is None or sender in self._echoes:
             return []
         if not self.party.verify(sender, self.signed.header.echo().statement, echo.signature):
             return self._accuse(sender, Fault.MALFORMED)
@@ -127,12 +144,8 @@ class SignedEcho(Broadcast):
         self._echoes[sender] = signature
         if len(self._echoes) < self.party.committee.echo_quorum:
             return []
-        return self._certify(Certificate(self.signed, tuple(sorted(self._echoes.items()))))
-
-    def _certify(self, certificate: Certificate) -> list[Effect]:
-        self.certificate = certificate
-        self.delivered = True
-        return [effects.Broadcast(certificate), Deliver(certificate.signed.header)]
+        self.certificate = Certificate(self.signed, tuple(sorted(self._echoes.items())))
+        return [effects.Broadcast(self.certificate), *self._deliver()]
 
     def _certified(self, sender: PeerId, certificate: Certificate) -> list[Effect]:
         if self.certificate is not None:
@@ -140,14 +153,16 @@ class SignedEcho(Broadcast):
             return self._see(sender, certificate.signed)
         if not self._holds(certificate):
             return self._accuse(sender, Fault.MALFORMED)
-        seen = self._see(sender, certificate.signed)
-        if self.mine:  # made before a crash
-            return seen + self._certify(certificate)
+        out = self._see(sender, certificate.signed)
         self.certificate = certificate
-        if delivered := self._deliver():
-            return seen + delivered
+        if self.mine:  # made before a crash
+            out.append(effects.Broadcast(certificate))
         holders = tuple(member for member, _ in certificate.echoes if member != self.party.me)
-        return [*seen, Fetch(certificate.signed.header, holders)]
+        return out + (self._deliver() or self._fetch(holders))
+
+    def _fetch(self, holders: tuple[PeerId, ...]) -> list[Effect]:
+        assert self.certificate is not None
+        return [Fetch(self.certificate.signed.header, holders)]
 
     def _holds(self, certificate: Certificate) -> bool:
         """Whether a quorum of distinct members vouches, each by a valid signature, for a header the origin signed."""

@@ -3,6 +3,6 @@
 `rules` holds every rule's name, bounds and source, and needs no torch; `coordinate` and `distance` hold the kernels.
 """
 
-from p2pnode.aggregation.rules import RULES, Bound, Rule, aggregate, find
+from p2pnode.aggregation.rules import RULES, Rule, aggregate, find
 
-__all__ = ["RULES", "Bound", "Rule", "aggregate", "find"]
+__all__ = ["RULES", "Rule", "aggregate", "find"]

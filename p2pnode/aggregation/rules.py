@@ -1,7 +1,7 @@
 """Every aggregation rule: its names, the committees its theorem covers, its source, and where its kernel is.
 
 Torch is not imported here, nor until the first aggregation: settings are checked against this table, and torch takes
-seconds to load. A rule's bounds stand with the rule, as data.
+seconds to load. The theorems that a rule's bounds are from stand in `protocols.committee`.
 """
 
 from __future__ import annotations
@@ -14,39 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from p2pnode.errors import ConfigError, NonFinite, ShapeMismatch
+from protocols import committee
+from protocols.committee import Bound
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The committees that a theorem covers: n ≥ per_liar·f + spare for f ≥ 1, and any n ≥ 1 for f = 0.
-
-    Args:
-        per_liar: members needed for each liar; None for a rule that tolerates no liar.
-        spare: members needed besides.
-        source: where the theorem is.
-    """
-
-    per_liar: int | None
-    spare: int
-    source: str
-
-    def least(self, f: int) -> int | None:
-        """The least n that tolerates f liars; None if no n does."""
-        if f == 0:
-            return 1
-        return None if self.per_liar is None else self.per_liar * f + self.spare
-
-    def tolerated(self, n: int) -> int:
-        """The largest f that n members tolerate; 0 if there is none."""
-        return 0 if self.per_liar is None else max(0, (n - self.spare) // self.per_liar)
-
-    def __str__(self) -> str:
-        if self.per_liar is None:
-            return "f = 0"
-        return f"n ≥ {self.per_liar}f" + (f"+{self.spare}" if self.spare else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +59,10 @@ class Rule:
         return mixture
 
 
-_NO_LIAR = Bound(None, 0, "one liar moves a mean anywhere")
-_GUANYU = Bound(3, 3, "GuanYu, arXiv 1905.03853")
-_JUNGLE = "averaging agreement, arXiv 2008.00742; worst contraction {} checked by enumeration"
+def _everywhere(bound: Bound) -> dict[str, Bound]:
+    """The same bound over every broadcast."""
+    return dict.fromkeys(("plain", "signed-echo", "reliable"), bound)
+
 
 _TABLE = (
     Rule(
@@ -98,7 +71,7 @@ _TABLE = (
         kernel="coordinate:mean",
         arguments=(),
         inputs_min=lambda _f: 1,
-        bounds={"plain": _NO_LIAR, "signed-echo": _NO_LIAR},
+        bounds=_everywhere(committee.NO_LIAR),
         source="decentralized SGD, the baseline",
         summary="average of all; tolerates no liar",
     ),
@@ -108,7 +81,7 @@ _TABLE = (
         kernel="coordinate:median",
         arguments=(),
         inputs_min=lambda f: 2 * f + 1,
-        bounds={"plain": _GUANYU, "signed-echo": _GUANYU},
+        bounds=_everywhere(committee.MEDIAN),
         source="GuanYu, arXiv 1905.03853, steps 1 and 3",
         summary="per coordinate, the middle value",
     ),
@@ -119,8 +92,9 @@ _TABLE = (
         arguments=("f",),
         inputs_min=lambda f: 2 * f + 1,
         bounds={
-            "plain": Bound(5, 1, _JUNGLE.format("2f/(n−3f)")),
-            "signed-echo": Bound(4, 1, _JUNGLE.format("f/(n−3f)")),
+            "plain": committee.TRIMMED_MEAN_OVER_PLAIN,
+            "signed-echo": committee.TRIMMED_MEAN_OVER_SIGNED_ECHO,
+            "reliable": committee.TRIMMED_MEAN_OVER_RELIABLE,
         },
         source="averaging agreement, arXiv 2008.00742",
         summary="per coordinate, average of all but the f lowest and the f highest",
@@ -132,8 +106,9 @@ _TABLE = (
         arguments=("f", "own"),
         inputs_min=lambda f: f + 1,
         bounds={
-            "plain": Bound(11, 0, "MoNNA, arXiv 2209.10931, one sub-round"),
-            "signed-echo": Bound(5, 1, "MoNNA, arXiv 2209.10931, O(log n) sub-rounds"),
+            "plain": committee.NEAREST_NEIGHBOUR_OVER_PLAIN,
+            "signed-echo": committee.NEAREST_NEIGHBOUR,
+            "reliable": committee.NEAREST_NEIGHBOUR,
         },
         source="MoNNA, arXiv 2209.10931",
         summary="average of all but the f farthest from one's own",

@@ -11,7 +11,10 @@ ATTACKS: dict[str, str] = {
     "random": "Gaussian noise of standard deviation 200 in each coordinate",
     "nan": "not a number in each coordinate",
     "silent": "says nothing",
-    "equivocate": "tells different peers different vectors",
+    "equivocate": "tells different peers different vectors, and vouches for all that its fellows tell",
+    "withhold": "sends the bytes of its vector to some peers only, drawn anew",
+    "selective": "says each of its words to some peers only, drawn anew",
+    "forge": "makes up certificates, headers and votes, in its own name and in others'",
 }
 """Name of each attack → what the liar does. Needs no torch, so the command line can check a name at once."""
 

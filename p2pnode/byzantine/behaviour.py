@@ -1,7 +1,8 @@
 """A Byzantine peer: an honest node whose effects pass through a tampering function.
 
 The honest core echoes for others and follows the network, so that it is always where it can do harm. What it proposes
-is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers.
+is replaced: by one lie for all, or by two, each under a header of its own, for two groups of peers. What it says is
+kept from some. The same function makes the liars of a testnet and of a simulation.
 
 A lie that comes after n−f honest vectors harms nobody. So a lie about vectors is told when the step begins, over a
 forecast of the honest ones: those of the step before, moved as the model moved since. Where there is no forecast it is
@@ -9,13 +10,14 @@ told as soon as enough honest vectors were seen. In no case is time lost on a gr
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 import torch
 
 from p2pnode.byzantine import check_attacks
+from p2pnode.byzantine.forgery import Sign, echo_of, forgeries
 from p2pnode.byzantine.vectors import VECTOR_ATTACKS, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
@@ -25,22 +27,42 @@ from p2pnode.recipe import BROADCASTS
 from p2pnode.storage.vectors import Vector, Vectors, digest_of
 from protocols import effects
 from protocols.broadcast import Broadcast
-from protocols.effects import Accuse, Certificate, Deliver, Echo, Effect, Proposal, Send, Stream
-from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
-from protocols.protocol import Party
+from protocols.effects import (
+    Accuse,
+    BroadcastMessage,
+    Certificate,
+    Deliver,
+    DigestEcho,
+    Effect,
+    Hello,
+    Message,
+    Proposal,
+    Ready,
+    Report,
+    Send,
+    Stream,
+)
+from protocols.header import Claim, Digest, Header, PeerId, Signature, SignedHeader, Slot
+from protocols.signed_echo import SignedEcho
 
 SEEN_MIN = 2
 """Honest vectors of other peers to collude over before a lie is told without a forecast. More come too late."""
+
+TOLD = 0.5
+"""Chance of a peer to be told, or sent, what is kept from some. Both none and all come up often among few peers."""
 
 
 class FaithlessSigner:
     """Signs whatever it is asked to."""
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def __init__(self, sign: Sign) -> None:
+        self._sign = sign
 
     def sign(self, claim: Claim) -> Signature | None:
-        return self._identity.sign(claim.statement)
+        return self._sign(claim.statement)
+
+    def promise(self, claim: Claim) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +80,7 @@ class Liar:
     Args:
         node: the honest core.
         vectors: what the node holds.
-        identity: signs the lies.
+        sign: signs a statement as this member.
         attacks: names of `ATTACKS`.
         liars: all members that lie; they collude.
         seed: of the attack's randomness.
@@ -68,50 +90,67 @@ class Liar:
         self,
         node: Node,
         vectors: Vectors,
-        identity: Identity,
+        sign: Sign,
         attacks: Sequence[str],
         liars: Collection[PeerId],
         seed: int,
     ) -> None:
         self._node = node
         self._vectors = vectors
-        party = node.party
-        self._party = Party(
-            party.me,
-            party.committee,
-            party.network,
-            party.dtype,
-            party.length,
-            FaithlessSigner(identity),
-            party.verify,
-        )
-        self._silent = "silent" in attacks
-        self._equivocates = "equivocate" in attacks
+        self._sign = sign
+        self._party = replace(node.party, signer=FaithlessSigner(sign))
+        self._me = node.party.me
+        self._peers = [peer for peer in node.party.committee.members if peer != self._me]
+        self._attacks = frozenset(attacks)
         self._vector_attacks = [VECTOR_ATTACKS[name] for name in attacks if name in VECTOR_ATTACKS]
-        self._liars = frozenset(liars) | {party.me}
-        self._random = Random(f"{seed} {party.me}")
-        self._generator = torch.Generator().manual_seed(seed * 1024 + party.me)
+        self._liars = frozenset(liars) | {self._me}
+        self._random = Random(f"{seed} {self._me}")
+        self._generator = torch.Generator().manual_seed(seed * 1024 + self._me)
         self._models: list[Vector] = []
         self._seen: dict[Slot, dict[PeerId, Digest]] = {}
         self._lies: dict[Slot, list[Lie]] = {}
+        self._abetted: dict[Slot, set[Header]] = {}
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What the honest core would do, tampered with."""
-        if isinstance(event, Received):
-            if isinstance(event.message, Proposal | Certificate):
-                self._note(event.message.signed.header)
-            if isinstance(event.message, Echo) and event.message.origin == self._party.me:
-                return self._echoed(event.sender, event.message)
-        honest = self._node.handle(event)
-        if self._silent:
-            return [effect for effect in honest if not isinstance(effect, Send | effects.Broadcast | Stream | Accuse)]
-        out = [part for effect in honest for part in self._tamper(effect)]
+        if "silent" in self._attacks:
+            spoken = (Send, effects.Broadcast, Stream, Accuse)
+            return [effect for effect in self._node.handle(event) if not isinstance(effect, spoken)]
+        return [part for effect in self._respond(event) for part in self._withhold(effect)]
+
+    def _respond(self, event: Event) -> list[NodeEffect]:
+        out: list[NodeEffect] = []
+        if isinstance(event, Received) and not isinstance(event.message, Hello):
+            self._note(event.message)
+            out += self._abet(event.message)
+            if not isinstance(event.message, Report) and event.message.origin == self._me:
+                out += self._answer(event.sender, event.message)
+        out += [part for effect in self._node.handle(event) for part in self._tamper(effect)]
         if isinstance(event, Connected):
             out += self._resume(event.peer)
         if self._vector_attacks:
             for slot in self._ready():
                 out += self._lie(slot, self._honest(slot)) + self._pretend(slot)
         return out
+
+    # Keeping things from some.
+
+    def _withhold(self, effect: NodeEffect) -> list[NodeEffect]:
+        """Leave the rest of the effect: the words, or the bytes, that are for peers who shall have them."""
+        match effect:
+            case Stream(header, to) if "withhold" in self._attacks and header.origin == self._me:
+                return [Stream(header, peer) for peer in self._some([to] if to is not None else self._peers)]
+            case effects.Broadcast(message) if "selective" in self._attacks:
+                return [Send(peer, message) for peer in self._some(self._peers)]
+            case Send(to, message) if "selective" in self._attacks and not isinstance(message, Hello):
+                return [effect] if self._some([to]) else []
+            case _:
+                return [effect]
+
+    def _some(self, peers: Sequence[PeerId]) -> list[PeerId]:
+        return [peer for peer in peers if self._random.random() < TOLD]
+
+    # Lies in the place of one's own vector.
 
     def _pretend(self, slot: Slot) -> list[NodeEffect]:
         """Let the core take the lie for what it trained, once there is one."""
@@ -120,15 +159,13 @@ class Liar:
         digest = self._lies[slot][0].digest
         return [part for effect in self._node.handle(Trained(slot.step, digest)) for part in self._tamper(effect)]
 
-    def _note(self, header: Header) -> None:
-        if header.origin not in self._liars:
-            self._seen.setdefault(header.slot, {})[header.origin] = header.digest
+    def _note(self, message: Message) -> None:
+        if isinstance(message, Proposal | Certificate | DigestEcho) and message.origin not in self._liars:
+            self._seen.setdefault(message.slot, {})[message.origin] = message.signed.header.digest
 
     def _tamper(self, effect: NodeEffect) -> list[NodeEffect]:
         if isinstance(effect, Release):
-            for table, oldest in ((self._seen, effect.before), (self._lies, effect.own)):
-                for slot in [slot for slot in table if slot < oldest]:
-                    del table[slot]
+            self._forget(effect)
         if isinstance(effect, Accuse):
             return []
         if isinstance(effect, Adopt) and (model := self._vectors.get(effect.digest)) is not None:
@@ -136,19 +173,35 @@ class Liar:
         if isinstance(effect, Train) and self._vector_attacks:
             slot, forecast = Slot(effect.step), self._forecast(effect.step)
             lie = self._lie(slot, forecast) if forecast and slot not in self._lies else []
-            return lie + self._pretend(slot)
-        own = _own_proposal(effect, self._party.me)
-        if own is None:
+            return [*lie, *(self._pretend(slot) or [effect])]
+        return self._replace_own(effect)
+
+    def _replace_own(self, effect: NodeEffect) -> list[NodeEffect]:
+        """What concerns one's own vector is said of the lies instead."""
+        slot, proposed = _about(effect, self._me)
+        if slot is None:
             return [effect]
-        if self._vector_attacks or own.slot in self._lies:
+        if slot in self._lies or self._vector_attacks:
             return []
-        truth = self._vectors.get(own.digest)
-        return [] if truth is None else self._lie(own.slot, [truth])
+        forged = self._forge(slot) if proposed is not None and "forge" in self._attacks else []
+        truth = self._vectors.get(proposed) if proposed is not None else None
+        if "equivocate" in self._attacks and truth is not None:
+            return self._lie(slot, [truth]) + forged
+        return [effect, *forged]
+
+    def _forget(self, release: Release) -> None:
+        for table, oldest in ((self._seen, release.before), (self._lies, release.own), (self._abetted, release.own)):
+            for slot in [slot for slot in table if slot < oldest]:
+                del table[slot]
 
     def _forecast(self, step: int) -> list[Vector]:
         """What the honest will propose in this step: what they did in the last one, moved as the model moved."""
         last = Slot(step - 1)
-        if last not in self._seen or len(self._models) < 2:
+        if last not in self._seen:
+            return []
+        if self._node.recipe.exchanges[0].what == "gradient":
+            return self._honest(last)
+        if len(self._models) < 2:
             return []
         before, after = self._models
         return [vector + (after - before) for vector in self._honest(last)]
@@ -167,17 +220,17 @@ class Liar:
         lie = honest[0]
         if self._vector_attacks:
             lie = self._vector_attacks[slot.step % len(self._vector_attacks)](honest, self._generator)
-        peers = [peer for peer in self._party.committee.members if peer != self._party.me]
-        if not self._equivocates:
-            return self._tell(slot, lie, peers)
-        few = self._few(peers)
-        many = [peer for peer in peers if peer not in few]
+        forged = self._forge(slot) if "forge" in self._attacks and self._vector_attacks else []
+        if "equivocate" not in self._attacks:
+            return self._tell(slot, lie, self._peers) + forged
+        few = self._few()
+        many = [peer for peer in self._peers if peer not in few or self._random.random() < TOLD / 2]
         other = reflection(lie, honest.mean(dim=0)) if self._vector_attacks else -lie
-        return self._tell(slot, lie, many) + self._tell(slot, other, few)
+        return self._tell(slot, lie, many) + self._tell(slot, other, few) + forged
 
-    def _few(self, peers: list[PeerId]) -> list[PeerId]:
+    def _few(self) -> list[PeerId]:
         """Honest peers to be told the second lie: as many as leave the first one its echo quorum, drawn anew."""
-        honest = [peer for peer in peers if peer not in self._liars]
+        honest = [peer for peer in self._peers if peer not in self._liars]
         spare = max(1, self._party.committee.n - self._party.committee.echo_quorum)
         return self._random.sample(honest, min(spare, len(honest)))
 
@@ -185,30 +238,58 @@ class Liar:
         vector = lie.contiguous().numpy()
         digest = digest_of(vector)
         self._vectors.put(slot, digest, vector)
-        kind = BROADCASTS[self._node.recipe.exchanges[slot.exchange].broadcast]
-        broadcast = kind(self._party, slot, self._party.me)
-        self._lies.setdefault(slot, []).append(Lie(digest, broadcast, tuple(told)))
-        return [part for effect in broadcast.start(digest) for part in self._told(effect, told)]
+        broadcast = self._broadcast(slot)(self._party, slot, self._me)
+        one = Lie(digest, broadcast, tuple(told))
+        self._lies.setdefault(slot, []).append(one)
+        return [part for effect in broadcast.start(digest) for part in _told(effect, one)]
 
-    def _told(self, effect: Effect, told: Sequence[PeerId]) -> list[NodeEffect]:
-        """A proposal goes to those it is for, a certificate to all."""
-        match effect:
-            case Stream(header, None):
-                return [Stream(header, peer) for peer in told]
-            case effects.Broadcast(Proposal() as proposal):
-                return [Send(peer, proposal) for peer in told]
-            case Deliver() | Accuse():
-                return []
-            case _:
-                return [effect]
+    def _broadcast(self, slot: Slot) -> type[Broadcast]:
+        return BROADCASTS[self._node.recipe.exchanges[slot.exchange].broadcast]
 
-    def _echoed(self, sender: PeerId, echo: Echo) -> list[NodeEffect]:
-        answers = [lie.broadcast.handle(sender, echo) for lie in self._lies.get(echo.slot, [])]
-        return [part for answer in answers for effect in answer for part in self._told(effect, ())]
+    def _answer(self, sender: PeerId, message: BroadcastMessage) -> list[NodeEffect]:
+        """Carry on the broadcasts of the lies."""
+        lies = self._lies.get(message.slot, [])
+        return [part for lie in lies for effect in lie.broadcast.handle(sender, message) for part in _told(effect, lie)]
 
     def _resume(self, peer: PeerId) -> list[NodeEffect]:
         lies = [lie for told in self._lies.values() for lie in told if peer in lie.told]
         return [effect for lie in lies for effect in lie.broadcast.resume(peer)]
+
+    # Votes.
+
+    def _abet(self, message: Message) -> list[NodeEffect]:
+        """Vouch for every header of a fellow liar, however many there are for a slot."""
+        if "equivocate" not in self._attacks or not isinstance(message, Proposal | DigestEcho):
+            return []
+        signed, slot, origin = message.signed, message.slot, message.origin
+        abetted = self._abetted.setdefault(slot, set())
+        if origin not in self._liars or origin == self._me or signed.header in abetted:
+            return []
+        if not self._node.exists(slot) or slot < Slot(self._node.oldest):
+            return []
+        abetted.add(signed.header)
+        return self._vouch(signed)
+
+    def _vouch(self, signed: SignedHeader) -> list[NodeEffect]:
+        kind, header = self._broadcast(signed.header.slot), signed.header
+        if kind is SignedEcho:
+            return [Send(header.origin, echo_of(signed, self._sign))]
+        if kind.total:
+            votes = (DigestEcho(signed), Ready(header.slot, header.origin, header.digest))
+            return [Send(peer, vote) for vote in votes for peer in self._some(self._peers)]
+        return []
+
+    def _forge(self, slot: Slot) -> list[NodeEffect]:
+        """Words made up for some peers, and the bytes of what is said in one's own name."""
+        vector = self._random.random() * np.ones(self._vectors.length, np.float32)
+        digest = digest_of(vector)
+        self._vectors.put(slot, digest, vector)
+        mine = self._party.header(self._me, slot, digest)
+        out: list[NodeEffect] = [Stream(mine, peer) for peer in self._some(self._peers)]
+        for peer in self._peers:
+            words = forgeries(self._party, mine, self._sign, self._random, self._node.recipe, self._node.steps)
+            out += [Send(peer, word) for word in words if self._random.random() < TOLD]
+        return out
 
 
 def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable[[Node, Vectors, Genesis], Liar]:
@@ -226,17 +307,32 @@ def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable
 
     def tamper(node: Node, vectors: Vectors, genesis: Genesis) -> Liar:
         liars = [PeerId(index) for index, member in enumerate(genesis.members) if member.name in names]
-        return Liar(node, vectors, Identity.load(home.key), attacks, liars, genesis.seed)
+        return Liar(node, vectors, Identity.load(home.key).sign, attacks, liars, genesis.seed)
 
     return tamper
 
 
-def _own_proposal(effect: NodeEffect, me: PeerId) -> Header | None:
-    """The header, if the effect sends one's own vector or proposal."""
+def _told(effect: Effect, lie: Lie) -> list[NodeEffect]:
+    """A lie and the votes for it go to those it is for; a certificate goes to all."""
+    match effect:
+        case Stream(header, None):
+            return [Stream(header, peer) for peer in lie.told]
+        case effects.Broadcast(Proposal() | DigestEcho() | Ready() as message):
+            return [Send(peer, message) for peer in lie.told]
+        case Deliver() | Accuse():
+            return []
+        case _:
+            return [effect]
+
+
+def _about(effect: NodeEffect, me: PeerId) -> tuple[Slot | None, Digest | None]:
+    """The slot, if the effect speaks of one's own vector; and the vector's digest, if it proposes it to all."""
     match effect:
         case Stream(header) if header.origin == me:
-            return header
-        case Send(_, Proposal(signed)) | effects.Broadcast(Proposal(signed)) if signed.header.origin == me:
-            return signed.header
+            return header.slot, None
+        case effects.Broadcast(Proposal(signed)) if signed.header.origin == me:
+            return signed.header.slot, signed.header.digest
+        case Send(_, message) | effects.Broadcast(message) if not isinstance(message, Report | Hello):
+            return (message.slot, None) if message.origin == me else (None, None)
         case _:
-            return None
+            return None, None

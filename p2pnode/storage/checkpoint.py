@@ -19,10 +19,11 @@ from protocols.header import Slot
 
 Vector = NDArray[np.float32]
 
-_OUTBOX_KEPT = 2
-"""Own vectors kept: the current slot's, and the one before it that a slower peer may ask for again."""
+_OUTBOX_STEPS = 2
+"""Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
 
 _STEP = re.compile("[0-9]{1,19}")
+_SLOT = re.compile(r"([0-9]{20})-([0-9]{3})-([0-9]{5})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +59,39 @@ def load_checkpoint(path: Path, network: bytes) -> Checkpoint | None:
 class Outbox:
     """One's own latest vectors, so that after a crash they are sent again, not computed again.
 
-    A file may be missing after a power cut, since it is not synchronised: the signer then refuses what the node
+    A vector is durable before it is signed. Should a file be lost nevertheless, the signer refuses what the node
     computes anew, if it differs, and the node stays silent in that slot.
+
+    Args:
+        folder: where they lie.
+        network: whose slots they belong to; what another network left is not read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: bytes) -> None:
         self._folder = folder
+        self._network = network.hex()
         folder.mkdir(exist_ok=True)
 
     def put(self, slot: Slot, vector: Vector) -> None:
-        """Keep one's own vector of this slot, and forget all but the latest."""
-        temporary = self._folder / "new"
-        temporary.write_bytes(_sealed({"vector": vector}, {}))
-        temporary.replace(self._path(slot))
-        for old in sorted(self._folder.glob("*.safetensors"))[:-_OUTBOX_KEPT]:
-            old.unlink()
+        """Make one's own vector of this slot durable, and forget those of steps before the last."""
+        sealed = _sealed({"vector": vector}, {"network": self._network})
+        replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
+        for old in self._files():
+            if old.step <= slot.step - _OUTBOX_STEPS:
+                self._path(old).unlink()
 
     def get(self, slot: Slot) -> Vector | None:
         """One's own vector of this slot, if it is kept and whole."""
-        return _whole(self._path(slot))[1].get("vector")
+        metadata, tensors = _whole(self._path(slot))
+        return tensors.get("vector") if metadata.get("network") == self._network else None
+
+    def slots(self) -> list[Slot]:
+        """The slots of which one's own vector is kept, in order."""
+        return [slot for slot in self._files() if self.get(slot) is not None]
+
+    def _files(self) -> list[Slot]:
+        names = (_SLOT.fullmatch(file.name) for file in self._folder.iterdir())
+        return sorted(Slot(*map(int, name.groups())) for name in names if name)
 
     def _path(self, slot: Slot) -> Path:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"

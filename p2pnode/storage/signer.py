@@ -44,17 +44,20 @@ class DurableSigner:
         return self._journal.dirty
 
     def sign(self, claim: Claim) -> Signature | None:
-        """The signature; None where another statement was signed for the place, or may have been and is forgotten."""
+        """The signature; None where `promise` is False."""
+        return self._identity.sign(claim.statement) if self.promise(claim) else None
+
+    def promise(self, claim: Claim) -> bool:
+        """Commit to the statement; False where another was signed for the place, or may have been and is forgotten."""
         digest = blake3.blake3(claim.statement).digest()
         known = self._signed.get(claim.place)
         if known is None:
             if claim.step < self.floor:
-                return None
+                return False
             self._journal.append(_SIGNED.pack(_TAG_SIGNED, claim.step, digest) + claim.place.encode())
             self._signed[claim.place] = (claim.step, digest)
-        elif known[1] != digest:
-            return None
-        return self._identity.sign(claim.statement)
+            return True
+        return known[1] == digest
 
     def flush(self) -> None:
         """Make all that was signed durable."""

@@ -50,6 +50,10 @@ class Vectors:
         self._own: dict[Digest, tuple[Slot, Vector]] = {}
         self._wanted: dict[Digest, _Wanted] = {}
 
+    def __len__(self) -> int:
+        """How many vectors are kept."""
+        return len(self._held) + len(self._own)
+
     def put(self, slot: Slot, digest: Digest, vector: Vector) -> None:
         """Keep one's own vector as long as `slot` is in play. It must not be written to any more."""
         assert vector.shape == (self.length,)

@@ -1,0 +1,62 @@
+"""Words that a liar makes up: everything that its own key and its imagination give it."""
+
+from collections.abc import Callable
+from random import Random
+
+from p2pnode.recipe import Recipe
+from protocols.effects import Certificate, DigestEcho, Echo, Message, Proposal, Ready, Report, Sighting
+from protocols.header import SIGNATURE_BYTES, Header, PeerId, Signature, SignedHeader, Slot
+from protocols.protocol import Party
+
+Sign = Callable[[bytes], Signature]
+"""Signs a statement as one member."""
+
+
+def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Recipe, steps: int) -> list[Message]:
+    """One word of each kind that must convince nobody.
+
+    Args:
+        party: whom the liar is.
+        mine: a header of the liar's own, for a vector that it holds.
+        sign: signs as the liar.
+        random: draws the victim in whose name some are made, and what is no digest or signature of anything.
+        recipe, steps: to speak of a slot that does not exist.
+    """
+    me, slot, committee = party.me, mine.slot, party.committee
+    victim = PeerId(random.choice([member for member in committee.members if member != me] or [me]))
+    junk = random.randbytes(SIGNATURE_BYTES)
+    signed = SignedHeader(mine, sign(mine.proposal().statement))
+    own = (me, echo_of(signed, sign).signature)
+    others = tuple((member, junk) for member in committee.members[: committee.echo_quorum])
+    stolen = SignedHeader(party.header(victim, slot, mine.digest), junk)
+    nowhere = SignedHeader(party.header(me, _nowhere(slot, random, recipe, steps), mine.digest), junk)
+    return [
+        Proposal(signed),
+        Certificate(signed, (own,)),
+        Certificate(signed, (own,) * committee.echo_quorum),
+        Certificate(signed, others),
+        Certificate(stolen, others),
+        Proposal(stolen),
+        Sighting(stolen),
+        DigestEcho(stolen),
+        Proposal(nowhere),
+        Echo(slot, victim, sign(stolen.header.echo().statement)),
+        Echo(slot, me, junk),
+        Ready(slot, victim, mine.digest),
+        Ready(slot, me, junk[: len(mine.digest)]),
+        Report(slot, committee.members),
+        Report(slot, (me,)),
+        Report(slot, committee.members[::-1]),
+    ]
+
+
+def echo_of(signed: SignedHeader, sign: Sign) -> Echo:
+    """The echo of a header, whatever else was echoed."""
+    return Echo(signed.header.slot, signed.header.origin, sign(signed.header.echo().statement))
+
+
+def _nowhere(slot: Slot, random: Random, recipe: Recipe, steps: int) -> Slot:
+    """A slot that the recipe does not have."""
+    exchange = recipe.exchanges[slot.exchange]
+    beyond = Slot(slot.step, slot.exchange, exchange.sub_rounds(slot.step))
+    return random.choice([beyond, Slot(slot.step, len(recipe.exchanges)), Slot(steps)])

@@ -1,0 +1,209 @@
+"""What must hold, checked as it happens. A `Violation` names the guarantee that did not."""
+
+from collections import defaultdict
+from fractions import Fraction
+
+import numpy as np
+
+from p2pnode.errors import P2PNodeError
+from p2pnode.node import DEFERRED_MAX
+from p2pnode.recipe import BROADCASTS, contraction
+from p2pnode.simulation.process import Process
+from p2pnode.simulation.scenario import Scenario
+from p2pnode.storage.vectors import Vector
+from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Gathered, Message, Proposal, Ready
+from protocols.header import Digest, PeerId, Slot, Verify
+
+_ROUNDING = 1e-5
+"""Of float32 sums of a few numbers, relative to the largest honest one."""
+
+_IN_RANGE = frozenset({"trimmed-mean", "median"})
+"""Rules whose mixture lies, in each coordinate, within the range of the honest values mixed."""
+
+
+class Violation(P2PNodeError):
+    """A guarantee that did not hold."""
+
+    def __init__(self, guarantee: str, detail: str) -> None:
+        super().__init__(f"{guarantee}: {detail}")
+        self.guarantee = guarantee
+
+
+class Checks:
+    """Watches one run.
+
+    Args:
+        scenario: what is run.
+        network: the name that evidence must hold for.
+        verify: checks signatures.
+    """
+
+    def __init__(self, scenario: Scenario, network: bytes, verify: Verify) -> None:
+        self._scenario = scenario
+        self._network = network
+        self._verify = verify
+        self._honest = frozenset(scenario.honest)
+        self._said: dict[tuple[object, ...], object] = {}
+        self._values: dict[tuple[Slot, PeerId], Digest] = {}
+        self._gathered: dict[Slot, dict[PeerId, Gathered]] = defaultdict(dict)
+        self._inputs: dict[Slot, dict[PeerId, Vector]] = defaultdict(dict)
+        self._outputs: dict[Slot, dict[PeerId, Vector]] = defaultdict(dict)
+        self._delivered: dict[PeerId, Digest] = {}
+        self._had: dict[PeerId, set[Digest]] = defaultdict(set)
+        self._slots_a_step = scenario.recipe.slots(scenario.steps)
+        self._contractions = [
+            contraction(scenario.committee, exchange.broadcast, exchange.rule) for exchange in scenario.recipe.exchanges
+        ]
+
+    def _require(self, holds: bool, guarantee: str, detail: str) -> None:
+        if not holds:
+            raise Violation(guarantee, detail)
+
+    # What nodes say.
+
+    def said(self, me: PeerId, message: Message) -> None:
+        """An honest member speaks: never twice differently, over any crash."""
+        match message:
+            case Proposal(signed) if signed.header.origin == me:
+                self._once(me, ("proposal", message.slot), signed.header.digest)
+            case DigestEcho(signed):
+                self._once(me, ("echo", message.slot, message.origin), signed.header.digest)
+                self._holds(me, signed.header.digest)
+            case Echo(slot, origin, signature):
+                self._once(me, ("echo", slot, origin), signature)
+            case Ready(slot, origin, digest):
+                self._once(me, ("ready", slot, origin), digest)
+            case Certificate():
+                self._available(message)
+
+    def _once(self, me: PeerId, place: tuple[object, ...], word: object) -> None:
+        known = self._said.setdefault((me, *place), word)
+        self._require(known == word, "consistency", f"{me} contradicts itself on {place}")
+
+    def has(self, me: PeerId, digest: Digest) -> None:
+        """The bytes of this digest came to this member."""
+        self._had[me].add(digest)
+
+    def _holds(self, me: PeerId, digest: Digest) -> None:
+        self._require(digest in self._had[me], "availability", f"{me} echoes what it does not hold")
+
+    def _available(self, certificate: Certificate) -> None:
+        """A certificate that an honest echo is part of names honest members that had the bytes."""
+        statement = certificate.signed.header.echo().statement
+        for member, signature in certificate.echoes:
+            if member in self._honest and self._verify(member, statement, signature):
+                self._holds(member, certificate.signed.header.digest)
+
+    def accused(self, me: PeerId, accusation: Accuse) -> None:
+        honest = accusation.peer in self._honest
+        self._require(not honest, "innocence", f"{me} accuses {accusation.peer}, who is honest: {accusation.fault}")
+        if accusation.evidence is not None:
+            holds = accusation.evidence.holds(self._network, self._verify)
+            self._require(holds, "evidence", f"{me} holds a proof against {accusation.peer} that proves nothing")
+
+    # What nodes compute.
+
+    def proposed(self, me: PeerId, slot: Slot, vector: Vector) -> None:
+        """An honest member's own value of a slot."""
+        self._inputs[slot][me] = vector
+
+    def mixes(self, me: PeerId, gathered: Gathered) -> None:
+        """An honest member is about to mix these."""
+        slot, count = gathered.slot, len(gathered.values)
+        kind = BROADCASTS[self._scenario.recipe.exchanges[slot.exchange].broadcast]
+        quorum = self._scenario.committee.gather_quorum
+        self._require(count >= quorum, "quorum", f"{me} mixes {count} values in {slot}")
+        if kind.consistent:
+            for origin, digest in gathered.values:
+                known = self._values.setdefault((slot, origin), digest)
+                self._require(known == digest, "consistency", f"two values of {origin} are mixed in {slot}")
+        for origin, digest in gathered.values:
+            proposed = self._said.get((origin, "proposal", slot), digest)
+            self._require(proposed == digest, "validity", f"{me} mixes what {origin}, honest, did not say in {slot}")
+        if kind.total:
+            for other, theirs in self._gathered[slot].items():
+                shared = len(set(gathered.values) & set(theirs.values))
+                self._require(shared >= quorum, "witness", f"{me} and {other} share {shared} values in {slot}")
+        self._gathered[slot][me] = gathered
+
+    def mixed(self, me: PeerId, gathered: Gathered, rows: list[Vector], outcome: Vector) -> None:
+        """An honest member mixed these rows to this."""
+        slot = gathered.slot
+        exchange = self._scenario.recipe.exchanges[slot.exchange]
+        members = [member for member, _ in gathered.values]
+        if exchange.rule != "mean" and len(self._scenario.liars) <= self._scenario.f:
+            honest = np.stack([row for member, row in zip(members, rows, strict=True) if member in self._honest])
+            own = rows[members.index(me)] if me in members else None
+            self._in_honest_hull(me, slot, exchange.rule, honest, own, outcome)
+        self._outputs[slot][me] = outcome
+        self._agree(slot)
+
+    def _in_honest_hull(
+        self, me: PeerId, slot: Slot, rule: str, honest: Vector, own: Vector | None, outcome: Vector
+    ) -> None:
+        slack = _ROUNDING * (1.0 + float(np.abs(honest).max()))
+        if rule in _IN_RANGE or own is None:
+            inside = (outcome >= honest.min(axis=0) - slack).all() and (outcome <= honest.max(axis=0) + slack).all()
+            self._require(bool(inside), "validity", f"{me} leaves the honest range in {slot}: {outcome} of {honest}")
+            return
+        from_own = rule == "nearest-neighbour"
+        moved = float(np.linalg.norm(outcome - own)) if from_own else _nearest(outcome, honest)
+        reach = float(np.linalg.norm(honest - own, axis=1).max()) if from_own else _diameter(honest)
+        self._require(moved <= reach + slack, "validity", f"{me} goes {moved} in {slot}, the honest lie within {reach}")
+
+    def _agree(self, slot: Slot) -> None:
+        """Once all honest members have mixed, they are closer together, by what the theorem says."""
+        ratio = self._contractions[slot.exchange]
+        outputs, inputs = self._outputs[slot], self._inputs[slot]
+        if ratio is None or len(outputs) < len(self._honest) or len(inputs) < len(self._honest):
+            return
+        per_coordinate = self._scenario.recipe.exchanges[slot.exchange].rule == "trimmed-mean"
+        before, after = _spread(inputs, per_coordinate=per_coordinate), _spread(outputs, per_coordinate=per_coordinate)
+        slack = _ROUNDING * (1.0 + max(float(np.abs(vector).max()) for vector in inputs.values()))
+        closer = bool((after <= float(Fraction(ratio)) * before + slack).all())
+        self._require(closer, "agreement", f"in {slot} the honest spread goes from {before} to {after}")
+
+    # What happens to nodes.
+
+    def delivered(self, me: PeerId, digest: Digest) -> None:
+        """Where one broadcast is all: an honest member delivers."""
+        kind = BROADCASTS[self._scenario.recipe.exchanges[0].broadcast]
+        if kind.consistent:
+            others = set(self._delivered.values()) - {digest}
+            self._require(not others, "consistency", f"{me} delivers what others do not")
+        self._delivered[me] = digest
+
+    def bounded(self, process: Process) -> None:
+        """Memory of a node and of what it holds is within what its recipe, n and f allow, whatever it was told."""
+        me, (agreements, deferred), held = process.member, process.node.footprint, len(process.vectors)
+        steps = process.node.retained + 2
+        vectors = 3 * self._scenario.nodes * steps * self._slots_a_step
+        self._require(agreements <= steps * len(self._contractions), "memory", f"{me} keeps {agreements} agreements")
+        self._require(deferred <= DEFERRED_MAX, "memory", f"{me} defers {deferred} words of one peer")
+        self._require(held <= vectors, "memory", f"{me} holds {held} vectors")
+
+    def ended(self, finished: set[PeerId], origin: PeerId | None) -> None:
+        """All is healed and nothing is under way any more.
+
+        Args:
+            finished: honest members that took their last step.
+            origin: whose broadcast it was, where one broadcast was all.
+        """
+        missing = sorted(self._honest - finished)
+        if origin is None or origin in self._honest:
+            self._require(not missing, "liveness", f"{missing} did not finish")
+        elif finished and BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total:
+            self._require(not missing, "totality", f"{sorted(finished)} delivered, {missing} did not")
+
+
+def _spread(vectors: dict[PeerId, Vector], *, per_coordinate: bool) -> Vector:
+    stacked = np.stack([vectors[member] for member in sorted(vectors)])
+    return np.ptp(stacked, axis=0) if per_coordinate else np.array([_diameter(stacked)], np.float32)
+
+
+def _diameter(stacked: Vector) -> float:
+    return float(np.linalg.norm(stacked[:, None] - stacked[None], axis=2).max())
+
+
+def _nearest(vector: Vector, others: Vector) -> float:
+    return float(np.linalg.norm(others - vector, axis=1).min())

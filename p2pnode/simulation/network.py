@@ -1,0 +1,568 @@
+"""Nodes, links and disks of one run, under one clock: one seed, one trace.
+
+Everything under way lies in one heap, ordered by virtual time and, at equal times, by when it was posted. Effects are
+performed as the driver performs them: what was signed is flushed first, then one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from heapq import heappop, heappush
+from pathlib import Path
+from random import Random
+from typing import Any, TypeAlias
+
+from p2pnode.byzantine.behaviour import Liar
+from p2pnode.byzantine.forgery import Sign
+from p2pnode.codec import Want, encode
+from p2pnode.identity import Identity, KeyRing
+from p2pnode.node import (
+    Adopt,
+    Arrived,
+    Connected,
+    Descend,
+    Descended,
+    Event,
+    Finish,
+    Jump,
+    Mixed,
+    Node,
+    NodeEffect,
+    Received,
+    Release,
+    Started,
+    Train,
+    Trained,
+    Unusable,
+)
+from p2pnode.simulation.checks import Checks, Violation
+from p2pnode.simulation.learner import Chance, Training, mixture
+from p2pnode.simulation.process import Conversation, Disk, Learner, OneBroadcast, Process
+from p2pnode.simulation.scenario import Scenario
+from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
+from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
+from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
+from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
+from protocols.protocol import Party
+
+RETAINED = 3
+"""Past steps that are answered; the driver's least."""
+
+FETCH_AFTER_S = 1.0
+WORK_S = 0.2
+"""Virtual seconds that a gradient, a mixture or a checkpoint takes on average."""
+
+DELIVERIES_MAX_PER_MESSAGE = 50
+"""A run that takes so many times the deliveries of a quiet one does not end."""
+
+NETWORK = blake2b(b"p2pnode simulation", digest_size=32).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A vector's bytes on the wire."""
+
+    slot: Slot
+    digest: Digest
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Time to ask a holder for bytes, if they have not come by themselves."""
+
+    header: Header
+    holder: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A checkpoint is due."""
+
+    step: int
+    vector: Vector
+
+
+Payload: TypeAlias = Event | Bytes | Want | Ask | Save
+Words: TypeAlias = Message | Hello | Want
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Something that reached a process.
+
+    Args:
+        time: virtual seconds.
+        source: who sent it; the member itself for what its own machine brings.
+        to: the member.
+        payload: what it is.
+        sent_at: when it was sent, virtual seconds.
+    """
+
+    time: float
+    source: PeerId
+    to: PeerId
+    payload: Payload
+    sent_at: float
+
+
+class Network:
+    """One run.
+
+    Args:
+        scenario: what to run.
+        seed: of everything.
+        watch: told of every delivery, before it is performed.
+        data_dir: folder of the files of the task that is trained, if one is and it has any.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        watch: Callable[[Delivery], None] | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.random = self._stream("schedule")
+        self.now = 0.0
+        self.newest_first = False
+        self.blocked: set[tuple[PeerId, PeerId]] = set()
+        self.healed = False
+        self.deliveries = self.messages = self.bytes = 0
+        self.finished: set[PeerId] = set()
+        self.convicted: set[PeerId] = set()
+        self.jumps = 0
+        self._watch = watch
+        self._data_dir = data_dir
+        self._links = Links(self._stream("links"))
+        self._work = self._stream("work")
+        self._crashes = self._stream("crashes")
+        self._trace = blake2b(digest_size=16)
+        self._heap: list[Any] = []
+        self._posted = 0
+        self._lanes: dict[tuple[PeerId, PeerId, bool], float] = {}
+        self._link_epochs: dict[frozenset[PeerId], int] = {}
+        self._cut: set[frozenset[PeerId]] = set()
+        self._blocked_items: list[Any] = []
+        self._saving = self.random.choice((1, 1, 2, 3))
+        self._signs, self._verify = self._signatures()
+        self.checks = Checks(scenario, NETWORK, self._verify)
+        self._origin = scenario.origin(seed) if scenario.alone else None
+        self._members = scenario.committee.members
+        self._others = {me: tuple(peer for peer in self._members if peer != me) for me in self._members}
+        self._processes = self._populate()
+        self._hears = self._listeners()
+
+    def others(self, me: PeerId) -> tuple[PeerId, ...]:
+        """All members but this one."""
+        return self._others[me]
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that was delivered, when, in order."""
+        return self._trace.digest()
+
+    def run(self) -> None:
+        """From start to end: anything goes, then all is healed, and every honest node must finish.
+
+        Raises:
+            Violation: if a guarantee does not hold.
+        """
+        SCHEDULES[self.scenario.schedule](self)
+        self.at(float("inf") if self.newest_first else HEAL_AT, self._heal)
+        for process in self._processes:
+            self._start(process)
+        for member in self._members:
+            for peer in self._members[:member]:
+                self.connect(member, peer)
+        most = DELIVERIES_MAX_PER_MESSAGE * self._quiet_deliveries()
+        while self._heap and self.deliveries < most:
+            self._next()
+        if self._heap and self.finished != set(self.scenario.honest):
+            raise Violation("liveness", f"no end after {self.deliveries} deliveries")
+        self.checks.ended(self.finished, self._origin)
+
+    # What a schedule may do.
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Do this at a virtual time."""
+        self._push(time, action)
+
+    def let_through(self) -> None:
+        """Send what was held back and is not any more."""
+        items, self._blocked_items = self._blocked_items, []
+        for item in items:
+            self._push(self.now + self._links.delays()[0], item)
+
+    def sever(self, one: PeerId, other: PeerId) -> None:
+        """Lose a link, with all that is under way over it."""
+        pair = frozenset((one, other))
+        self._cut.add(pair)
+        self._link_epochs[pair] = self._link_epochs.get(pair, 0) + 1
+        for process in self._processes:
+            if process.member in pair:
+                gone = pair - {process.member}
+                process.congested = [item for item in process.congested if item[1] not in gone]
+                process.parked = {
+                    digest: [item for item in items if item[1] not in gone] for digest, items in process.parked.items()
+                }
+
+    def connect(self, one: PeerId, other: PeerId) -> None:
+        """Bring a link up, if both ends run."""
+        pair = frozenset((one, other))
+        if not all(process.alive for process in self._processes if process.member in pair):
+            return
+        self._cut.discard(pair)
+        for me, peer in ((one, other), (other, one)):
+            for process in self._hears[me, peer]:
+                self._local(process, Connected(peer), 0.0)
+
+    def doom(self, member: PeerId) -> None:
+        """Stop this member's node in the middle of what it does next."""
+        for process in self._processes:
+            if process.member == member and process.alive:
+                process.doomed = self._crashes.randint(-1, 4)
+
+    def restart(self, member: PeerId) -> None:
+        """Start a stopped node from its disk."""
+        for process in self._processes:
+            if process.member != member:
+                continue
+            if process.doomed is not None:  # it had nothing to do meanwhile: it stops where it stands
+                self._stop(process)
+            if not process.alive:
+                self._revive(process)
+
+    def _heal(self) -> None:
+        self.healed, self.newest_first = True, False
+        self.blocked.clear()
+        self.let_through()
+        for member in self._members:
+            self.restart(member)
+        for pair in sorted(sorted(pair) for pair in self._cut):
+            self.connect(pair[0], pair[1])
+
+    # Processes.
+
+    def _populate(self) -> list[Process]:
+        processes = [self._process(member, index) for index, member in enumerate(self._members)]
+        if "twins" in self.scenario.attacks:
+            processes += [
+                self._process(member, len(self._members) + index) for index, member in enumerate(self.scenario.liars)
+            ]
+        return processes
+
+    def _process(self, member: PeerId, index: int) -> Process:
+        disk = Disk(self._signs[member])
+        learner = self._learner(index)
+        node, vectors, conversation = self._incarnation(member, disk, learner)
+        return Process(member, disk, learner, node, conversation, vectors)
+
+    def _learner(self, index: int) -> Learner:
+        scenario = self.scenario
+        if scenario.train is None:
+            return Chance(self.seed, index)
+        node, nodes = index % scenario.nodes, scenario.nodes
+        return Training(scenario.train, scenario.recipe, self.seed, node, nodes, self._data_dir)
+
+    def _incarnation(self, member: PeerId, disk: Disk, learner: Learner) -> tuple[Node, Vectors, Conversation]:
+        scenario = self.scenario
+        length = learner.length
+        party = Party(member, scenario.committee, NETWORK, FLOAT32, length, disk, self._verify)
+        said = {slot: digest for slot, (digest, _) in disk.outbox.items()}
+        options: dict[str, Any] = {"steps": scenario.steps, "retained": RETAINED}
+        node = (
+            OneBroadcast(party, scenario.recipe, self._origin, **options)
+            if self._origin is not None
+            else Node(party, scenario.recipe, first_step=disk.first_step, said=said, **options)
+        )
+        vectors = Vectors(length)
+        for slot, (digest, vector) in disk.outbox.items():
+            vectors.put(slot, digest, vector)
+        vectors.window(node.position, Slot(node.oldest), node.horizon)
+        honest = member in scenario.honest or "twins" in scenario.attacks
+        if honest:
+            return node, vectors, node
+        sign, liars = self._signs[member], scenario.liars
+        return node, vectors, Liar(node, vectors, sign, scenario.attacks, liars, self.seed)
+
+    def _listeners(self) -> dict[tuple[PeerId, PeerId], list[Process]]:
+        """(member, peer) → the processes of the member that talk with this peer: of twins one, the other, or both."""
+        random = self._stream("twins")
+        hears = {}
+        for me in self._members:
+            mine = [process for process in self._processes if process.member == me]
+            for peer in self._others[me]:
+                hears[me, peer] = mine if len(mine) == 1 else random.choice((mine[:1], mine[1:], mine))
+        return hears
+
+    def _start(self, process: Process) -> None:
+        self._local(process, Started(), 0.0)
+
+    def _stop(self, process: Process) -> None:
+        process.alive, process.doomed = False, None
+        process.epoch += 1
+        process.disk.tear()
+        process.parked, process.congested = {}, []
+        for peer in self._others[process.member]:
+            self.sever(process.member, peer)
+
+    def _revive(self, process: Process) -> None:
+        process.alive = True
+        if process.disk.checkpoint is not None:
+            process.learner.restore(process.disk.checkpoint[1])
+        process.node, process.vectors, process.conversation = self._incarnation(
+            process.member, process.disk, process.learner
+        )
+        self._start(process)
+        for peer in self._others[process.member]:
+            self.connect(process.member, peer)
+
+    # Delivering.
+
+    def _push(self, time: float, item: Any) -> None:  # noqa: ANN401
+        self._posted += 1
+        key = -float(self._posted) if self.newest_first and time != float("inf") else time
+        heappush(self._heap, (key, self._posted, time, item))
+
+    def _local(self, process: Process, payload: Payload, delay: float) -> None:
+        self._push(self.now + delay, (process, process.member, process.epoch, None, payload, b"", self.now))
+
+    def _post(self, process: Process, to: PeerId, payload: Payload, words: bytes) -> None:
+        me = process.member
+        pair = frozenset((me, to))
+        if pair in self._cut or process not in self._hears[me, to]:
+            return
+        self.messages += 1
+        self.bytes += len(words) if not isinstance(payload, Bytes) else payload.vector.nbytes
+        epoch = self._link_epochs.get(pair, 0)
+        for delay in self._links.delays():
+            time = self.now + delay
+            if self._links.ordered:
+                lane = (me, to, isinstance(payload, Bytes))
+                time = self._lanes[lane] = max(time, self._lanes.get(lane, 0.0))
+            for target in self._hears[to, me]:
+                self._push(time, (target, me, target.epoch, epoch, payload, words, self.now))
+
+    def _next(self) -> None:
+        _, _, time, item = heappop(self._heap)
+        if time != float("inf"):
+            self.now = max(self.now, time)
+        if callable(item):
+            item()
+            return
+        process, source, epoch, link_epoch, payload, words, sent_at = item
+        if not process.alive or process.epoch != epoch:
+            return
+        if link_epoch is not None:
+            if self._link_epochs.get(frozenset((source, process.member)), 0) != link_epoch:
+                return
+            if (source, process.member) in self.blocked:
+                self._blocked_items.append(item)
+                return
+        if self._waits(process, source, payload, item):
+            return
+        self.deliveries += 1
+        self._trace.update(
+            b"%r %d %d " % (self.now, source, process.member) + (words or type(payload).__name__.encode())
+        )
+        if self._watch is not None:
+            self._watch(Delivery(self.now, source, process.member, payload, sent_at))
+        self._take(process, source, payload)
+
+    def _waits(self, process: Process, source: PeerId, payload: Payload, item: Any) -> bool:  # noqa: ANN401
+        """Whether it stays on the wire for now."""
+        if isinstance(payload, Bytes):
+            verdict = process.vectors.judge(source, payload.slot, payload.digest, payload.vector.nbytes)
+            if verdict is Verdict.WAIT:
+                process.parked.setdefault(payload.digest, []).append(item)
+            return verdict is not Verdict.TAKE
+        if isinstance(payload, Received) and process.node.congested(source):
+            process.congested.append(item)
+            return True
+        return False
+
+    def _unpark(self, process: Process, digest: Digest | None = None) -> None:
+        """Look again at what waits on the wire: of one digest, or all."""
+        if digest is not None:
+            items = process.parked.pop(digest, [])
+        else:
+            items = [item for waiting in process.parked.values() for item in waiting] + process.congested
+            process.parked, process.congested = {}, []
+        for item in items:
+            self._push(self.now, item)
+
+    def _take(self, process: Process, source: PeerId, payload: Payload) -> None:
+        vectors = process.vectors
+        match payload:
+            case Bytes(_, digest, vector):
+                if vectors.take(digest, vector):
+                    self._has(process, digest)
+                    self._handle(process, Arrived(digest))
+                else:
+                    self._handle(process, Unusable(digest))
+            case Ask(header, holder):
+                slot = vectors.ask(header.digest, holder)
+                if slot is not None:
+                    want = Want(slot, header.digest)
+                    self._post(process, holder, want, encode(want))
+                    self._unpark(process, header.digest)
+            case Want(slot, digest):
+                held = vectors.get(digest)
+                if held is not None:
+                    self._post(process, source, Bytes(slot, digest, held), digest)
+            case Save(step, vector):
+                process.learner.adopt(step - 1, vector)
+                if step % self._saving == 0:
+                    process.disk.checkpoint = (step, process.learner.state())
+            case _:
+                self._handle(process, payload)
+
+    def _handle(self, process: Process, event: Event) -> None:
+        effects = process.conversation.handle(event)
+        until = process.doomed
+        if until is not None and until < 0:
+            self._stop(process)
+            return
+        process.disk.flush()
+        for effect in effects[:until]:
+            self._perform(process, effect)
+        if until is not None:
+            self._stop(process)
+        elif process.member in self.scenario.honest:
+            self.checks.bounded(process)
+
+    # Effects.
+
+    def _perform(self, process: Process, effect: NodeEffect) -> None:
+        honest = process.member in self.scenario.honest
+        match effect:
+            case Send(to, message):
+                self._say(process, (to,), message)
+            case Broadcast(message):
+                self._say(process, self._others[process.member], message)
+            case Stream(header, to):
+                self._stream_bytes(process, header, self._others[process.member] if to is None else (to,))
+            case Expect(header):
+                self._expect(process, header)
+            case Fetch(header, holders):
+                self._expect(process, header)
+                for number, holder in enumerate(holders):
+                    self._local(process, Ask(header, holder), FETCH_AFTER_S * (number + 1))
+            case Accuse():
+                self._accused(process, effect)
+            case Train(step):
+                slot, vector = Slot(step), process.learner.train(step)
+                self._made(process, slot, slot, vector, lambda digest: Trained(step, digest))
+            case Mix():
+                self._mix(process, effect)
+            case Descend(slot, digest, into):
+                vector = process.learner.descend(slot.step, self._held(process, digest))
+                self._made(process, into, process.node.horizon, vector, lambda digest: Descended(slot, digest))
+            case Adopt(step, digest):
+                if honest and self._origin is not None:
+                    self.checks.delivered(process.member, digest)
+                self._local(process, Save(step + 1, self._held(process, digest)), self._work.expovariate(1 / WORK_S))
+            case Release(before, own):
+                process.vectors.window(before, own, process.node.horizon)
+                self._unpark(process)
+            case Jump():
+                self.jumps += 1
+            case Finish():
+                if honest:
+                    self.finished.add(process.member)
+            case _:
+                raise AssertionError(f"nobody performs {effect}")
+
+    def _say(self, process: Process, to: tuple[PeerId, ...], message: Message | Hello) -> None:
+        if process.member in self.scenario.honest and not isinstance(message, Hello):
+            self.checks.said(process.member, message)
+        words, received = encode(message), Received(process.member, message)
+        for peer in to:
+            self._post(process, peer, received, words)
+
+    def _stream_bytes(self, process: Process, header: Header, to: tuple[PeerId, ...]) -> None:
+        vector = process.vectors.get(header.digest)
+        if vector is None:
+            return
+        if header.origin == process.member and process.member in self.scenario.honest:
+            self.checks.proposed(process.member, header.slot, vector)
+        for peer in to:
+            self._post(process, peer, Bytes(header.slot, header.digest, vector), header.digest)
+
+    def _expect(self, process: Process, header: Header) -> None:
+        if process.vectors.expect(header):
+            self._local(process, Arrived(header.digest), 0.0)
+        self._unpark(process, header.digest)
+
+    def _accused(self, process: Process, accusation: Accuse) -> None:
+        if process.member not in self.scenario.honest:
+            return
+        self.checks.accused(process.member, accusation)
+        if accusation.evidence is not None:
+            self.convicted.add(accusation.peer)
+
+    def _mix(self, process: Process, mix: Mix) -> None:
+        gathered, me = mix.gathered, process.member
+        honest = me in self.scenario.honest
+        if honest:
+            self.checks.mixes(me, gathered)
+        rows = [self._held(process, digest) for _, digest in gathered.values]
+        own = [index for index, (peer, _) in enumerate(gathered.values) if peer == me]
+        rule = self.scenario.recipe.exchanges[gathered.slot.exchange].rule
+        mixed = mixture(rule, rows, self.scenario.f, own[0] if own else None)
+        if honest:
+            self.checks.mixed(me, gathered, rows, mixed)
+        self._made(process, mix.into, process.node.horizon, mixed, lambda digest: Mixed(gathered.slot, digest))
+
+    def _held(self, process: Process, digest: Digest) -> Vector:
+        vector = process.vectors.get(digest)
+        if vector is None:
+            raise Violation("availability", f"{process.member} uses bytes that it does not hold")
+        return vector
+
+    def _made(
+        self, process: Process, into: Slot | None, keep: Slot, vector: Vector, event: Callable[[Digest], Event]
+    ) -> None:
+        """A vector of one's own: durable before it is proposed."""
+        digest = digest_of(vector)
+        if into is not None:
+            keep = into
+            digest, vector = process.disk.propose(into, digest, vector)
+        process.vectors.put(keep, digest, vector)
+        self._has(process, digest)
+        self._local(process, event(digest), self._work.expovariate(1 / WORK_S))
+
+    def _has(self, process: Process, digest: Digest) -> None:
+        self.checks.has(process.member, digest)
+
+    # Beginnings.
+
+    def _stream(self, concern: str) -> Random:
+        """Randomness of its own for each concern, so that a draw more here moves nothing there."""
+        scenario = self.scenario
+        return Random(f"{self.seed} {concern} {scenario.schedule} {scenario.attacks}")
+
+    def _signatures(self) -> tuple[dict[PeerId, Sign], Callable[[PeerId, bytes, Signature], bool]]:
+        members = self.scenario.committee.members
+        if not self.scenario.real_signatures:
+            return {member: _ideal(member) for member in members}, _verify_ideal
+        identities = {member: Identity.generate() for member in members}
+        ring = KeyRing([identity.public_key for identity in identities.values()])
+        return {member: identity.sign for member, identity in identities.items()}, ring
+
+    def _quiet_deliveries(self) -> int:
+        return 1000 + self.scenario.nodes**2 * 1000
+
+
+def _ideal(member: PeerId) -> Sign:
+    key = b"%d" % member
+    return lambda statement: blake2b(statement, key=key, digest_size=64).digest()
+
+
+def _verify_ideal(member: PeerId, statement: bytes, signature: Signature) -> bool:
+    return signature == blake2b(statement, key=b"%d" % member, digest_size=64).digest()

@@ -1,0 +1,77 @@
+"""What is simulated: who takes part, how the liars lie, and what the network does to the messages."""
+
+import shlex
+from dataclasses import dataclass
+
+from p2pnode.recipe import Exchange, Recipe
+from protocols.committee import Committee
+from protocols.header import PeerId
+
+ONE_BROADCAST = "one-broadcast"
+"""Name of the recipe in which one member broadcasts one vector, and that is all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run, but for its seed.
+
+    Args:
+        nodes: n; the last `byzantine` of them lie.
+        byzantine: how many really lie; more than `f` only beyond the bound.
+        f: how many the protocols are told to tolerate.
+        recipe: what they run.
+        asked: the recipe as the command line names it.
+        attacks: what the liars do, all at once; of `p2pnode.byzantine.ATTACKS`, and "twins".
+        schedule: a key of `p2pnode.simulation.schedule.SCHEDULES`.
+        steps: learning steps.
+        train: the task whose real models are trained; None for small vectors of chance.
+        real_signatures: Ed25519 instead of ideal signatures.
+    """
+
+    nodes: int
+    byzantine: int
+    f: int
+    recipe: Recipe
+    asked: str
+    attacks: tuple[str, ...]
+    schedule: str
+    steps: int
+    train: str | None = None
+    real_signatures: bool = False
+
+    @property
+    def committee(self) -> Committee:
+        return Committee(self.nodes, self.f)
+
+    @property
+    def honest(self) -> tuple[PeerId, ...]:
+        return tuple(PeerId(i) for i in range(self.nodes - self.byzantine))
+
+    @property
+    def liars(self) -> tuple[PeerId, ...]:
+        return tuple(PeerId(i) for i in range(self.nodes - self.byzantine, self.nodes))
+
+    @property
+    def alone(self) -> bool:
+        """Whether one broadcast is all."""
+        return self.recipe.name == ONE_BROADCAST
+
+    def origin(self, seed: int) -> PeerId:
+        """Whose broadcast it is, where one is all: a liar's for odd seeds, if there are liars."""
+        return self.liars[0] if self.liars and seed % 2 else PeerId(0)
+
+    def command(self, seed: int) -> str:
+        """The command that runs this very run again."""
+        words = ["p2pnode", "simulate", "--nodes", self.nodes, "--byzantine", self.byzantine, "--recipe", self.asked]
+        words += ["--attack", ",".join(self.attacks)] if self.liars else []
+        words += ["--schedule", self.schedule, "--steps", self.steps, "--seeds", 1, "--first-seed", seed]
+        words += ["--f", self.f] if self.f != self.byzantine else []
+        words += ["--beyond-the-bound"] if self.f < self.byzantine else []
+        words += ["--train", self.train] if self.train else []
+        words += ["--real-signatures"] if self.real_signatures else []
+        return shlex.join(map(str, words))
+
+
+def one_broadcast(kind: str) -> Recipe:
+    """The recipe of one broadcast of this kind."""
+    return Recipe(ONE_BROADCAST, (Exchange("model", kind, "mean", (1,)),))
