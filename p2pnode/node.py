@@ -177,6 +177,7 @@ class Node:
         self.descending = False
         self._said = _whole_steps(recipe, first_step, said or {})
         self._first_step = min([first_step, *self._said])
+        self._total = any(BROADCASTS[exchange.broadcast].total for exchange in recipe.exchanges)
         self._told_since: dict[PeerId, int] = {}
         self._told_latest = 0
         self._heard_of = dict.fromkeys(party.committee.members, 0)
@@ -285,7 +286,11 @@ class Node:
     def _move(self) -> list[NodeEffect]:
         """Go to the next slot: forget vectors older than the one left, and hear out who was ahead."""
         left, self.position = self.position, self._after(self.position)
-        return [Release(left, Slot(self.oldest)), *self._hear_out()]
+        return [self._release(left), *self._hear_out()]
+
+    def _release(self, before: Slot) -> Release:
+        """What no peer needs of us any more: of a total broadcast, whoever is slow may need anyone's bytes."""
+        return Release(Slot(self.oldest) if self._total else before, Slot(self.oldest))
 
     def _hear_out(self) -> list[NodeEffect]:
         """Take the words about slots that were yet to come and are not any more."""
@@ -313,8 +318,7 @@ class Node:
             return []
         self.training = self.descending = False
         self.position = Slot(frontier)
-        released = Release(self.position, Slot(self.oldest))
-        return [Jump(frontier), *self._retire(), released, *self._train(), *self._hear_out()]
+        return [Jump(frontier), *self._retire(), self._release(self.position), *self._train(), *self._hear_out()]
 
     def _restate(self) -> list[NodeEffect]:
         """Say again what one said before a crash. What is unfinished of it is nobody's need but the peers'."""

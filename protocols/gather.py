@@ -138,10 +138,10 @@ class Gather(Protocol[Digest, Message]):
         return [effects.Broadcast(Report(self.slot, delivered))]
 
     def _report(self, sender: PeerId, report: Report) -> list[Effect]:
-        """Take a member's first report."""
+        """Take a member's report, or the next one of a member that forgot its report in a crash."""
         if not self._with_witnesses:
             return self._accuse(sender, Fault.OUT_OF_TURN)
-        if sender in self._reports:
+        if sender in self._witnesses or self._reports.get(sender) == report.delivered:
             return []
         members, committee = report.delivered, self.party.committee
         increasing = all(one < other for one, other in pairwise(members))

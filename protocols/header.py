@@ -43,6 +43,11 @@ class Slot:
     exchange: int = 0
     sub_round: int = 0
 
+    @property
+    def place(self) -> str:
+        """Its name in a `Claim`."""
+        return f"{self.step} {self.exchange} {self.sub_round}"
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -72,14 +77,11 @@ class Header:
 
     def proposal(self) -> "Claim":
         """What the origin signs, once for its slot."""
-        return Claim(self.slot.step, f"proposal {self._place()}", self._statement(_PROPOSAL_DOMAIN))
+        return Claim(self.slot.step, f"proposal {self.slot.place}", self._statement(_PROPOSAL_DOMAIN))
 
     def echo(self) -> "Claim":
         """What a member signs to vouch that it saw no other header of this origin and slot, and holds the bytes."""
-        return Claim(self.slot.step, f"echo {self.origin} {self._place()}", self._statement(_ECHO_DOMAIN))
-
-    def _place(self) -> str:
-        return f"{self.slot.step} {self.slot.exchange} {self.slot.sub_round}"
+        return Claim(self.slot.step, f"echo {self.origin} {self.slot.place}", self._statement(_ECHO_DOMAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,9 @@ class Signer(Protocol):
 
     def promise(self, claim: Claim) -> bool:
         """Commit to the statement as `sign` does, for words that go out unsigned; False where `sign` gives None."""
+
+    def promised(self, place: str) -> bytes | None:
+        """The statement that was signed or promised for this place, before a crash too."""
 
 
 class Verify(Protocol):

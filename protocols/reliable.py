@@ -17,6 +17,9 @@ Guarantees, for n ≥ 3f+1 over authenticated asynchronous links:
 
 Cost: three message delays; n−1 headers, n(n−1) echoes, n(n−1) readies, and n−1 vectors.
 
+A member that crashes remembers, by its signer, which header it echoed and which digest it was ready for, and says again
+that it is ready: so totality outlives crashes, as long as somebody remembers the bytes.
+
 Source: Bracha, "Asynchronous Byzantine agreement protocols", 1987; Cachin, Guerraoui, Rodrigues, algorithm 3.18
 (authenticated double-echo). Deviations: digests travel instead of the message; an echo waits for the bytes, which buys
 availability; and it shows the signed header, so that whoever hears two echoes of an equivocator holds the proof.
@@ -39,7 +42,7 @@ from protocols.effects import (
     Stream,
 )
 from protocols.faults import Fault
-from protocols.header import Digest, PeerId, SignedHeader, Slot
+from protocols.header import Claim, Digest, PeerId, SignedHeader, Slot
 from protocols.protocol import Party
 
 
@@ -71,6 +74,8 @@ class Reliable(Broadcast):
         self._readies = _Tally()
         self._my_echo: SignedHeader | None = None
         self._my_ready: Digest | None = None
+        self._ready_place = f"ready {origin} {slot.place}"
+        self._recalled = party.signer.promised(self._ready_place)
         self._decided: Digest | None = None
         self._held: set[Digest] = set()
 
@@ -86,17 +91,19 @@ class Reliable(Broadcast):
     def handle(self, sender: PeerId, message: BroadcastMessage) -> list[Effect]:
         if self.done:
             return []
+        out = self._become_ready(self._recalled) if self._recalled is not None else []
         match message:
             case Proposal():
-                return self._propose(sender, message)
+                out += self._propose(sender, message)
             case Sighting():
-                return self._see(sender, message.signed)
+                out += self._see(sender, message.signed)
             case DigestEcho(signed):
-                return self._echoed(sender, signed)
+                out += self._echoed(sender, signed)
             case Ready(digest=digest):
-                return self._count_ready(sender, digest)
+                out += self._count_ready(sender, digest)
             case _:
-                return self._accuse(sender, Fault.OUT_OF_TURN)
+                out += self._accuse(sender, Fault.OUT_OF_TURN)
+        return out
 
     def arrived(self, digest: Digest) -> list[Effect]:
         wanted = (self.signed is not None and self.signed.header.digest == digest) or self._decided == digest
@@ -153,7 +160,8 @@ class Reliable(Broadcast):
         return out
 
     def _become_ready(self, digest: Digest) -> list[Effect]:
-        if self._my_ready is not None:
+        claim = Claim(self.slot.step, self._ready_place, digest)
+        if self._my_ready is not None or not self.party.signer.promise(claim):
             return []
         self._my_ready = digest
         return [effects.Broadcast(Ready(self.slot, self.origin, digest)), *self._count_ready(self.party.me, digest)]

@@ -64,6 +64,9 @@ class FaithlessSigner:
     def promise(self, claim: Claim) -> bool:
         return True
 
+    def promised(self, place: str) -> bytes | None:
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Lie:
@@ -173,7 +176,7 @@ class Liar:
         if isinstance(effect, Train) and self._vector_attacks:
             slot, forecast = Slot(effect.step), self._forecast(effect.step)
             lie = self._lie(slot, forecast) if forecast and slot not in self._lies else []
-            return [*lie, *(self._pretend(slot) or [effect])]
+            return lie + self._pretend(slot)
         return self._replace_own(effect)
 
     def _replace_own(self, effect: NodeEffect) -> list[NodeEffect]:

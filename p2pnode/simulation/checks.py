@@ -50,6 +50,7 @@ class Checks:
         self._outputs: dict[Slot, dict[PeerId, Vector]] = defaultdict(dict)
         self._delivered: dict[PeerId, Digest] = {}
         self._had: dict[PeerId, set[Digest]] = defaultdict(set)
+        self._forgetful = False
         self._slots_a_step = scenario.recipe.slots(scenario.steps)
         self._contractions = [
             contraction(scenario.committee, exchange.broadcast, exchange.rule) for exchange in scenario.recipe.exchanges
@@ -120,7 +121,7 @@ class Checks:
         for origin, digest in gathered.values:
             proposed = self._said.get((origin, "proposal", slot), digest)
             self._require(proposed == digest, "validity", f"{me} mixes what {origin}, honest, did not say in {slot}")
-        if kind.total:
+        if kind.total and not self._forgetful:
             for other, theirs in self._gathered[slot].items():
                 shared = len(set(gathered.values) & set(theirs.values))
                 self._require(shared >= quorum, "witness", f"{me} and {other} share {shared} values in {slot}")
@@ -155,7 +156,7 @@ class Checks:
         """Once all honest members have mixed, they are closer together, by what the theorem says."""
         ratio = self._contractions[slot.exchange]
         outputs, inputs = self._outputs[slot], self._inputs[slot]
-        if ratio is None or len(outputs) < len(self._honest) or len(inputs) < len(self._honest):
+        if ratio is None or self._forgetful or len(outputs) < len(self._honest) or len(inputs) < len(self._honest):
             return
         per_coordinate = self._scenario.recipe.exchanges[slot.exchange].rule == "trimmed-mean"
         before, after = _spread(inputs, per_coordinate=per_coordinate), _spread(outputs, per_coordinate=per_coordinate)
@@ -164,6 +165,10 @@ class Checks:
         self._require(closer, "agreement", f"in {slot} the honest spread goes from {before} to {after}")
 
     # What happens to nodes.
+
+    def restarted(self) -> None:
+        """A member may have forgotten what it reported, and the bytes of what it delivered."""
+        self._forgetful = True
 
     def delivered(self, me: PeerId, digest: Digest) -> None:
         """Where one broadcast is all: an honest member delivers."""
@@ -192,7 +197,7 @@ class Checks:
         missing = sorted(self._honest - finished)
         if origin is None or origin in self._honest:
             self._require(not missing, "liveness", f"{missing} did not finish")
-        elif finished and BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total:
+        elif finished and not self._forgetful and BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total:
             self._require(not missing, "totality", f"{sorted(finished)} delivered, {missing} did not")
 
 

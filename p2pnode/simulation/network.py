@@ -313,6 +313,7 @@ class Network:
 
     def _revive(self, process: Process) -> None:
         process.alive = True
+        self.checks.restarted()
         if process.disk.checkpoint is not None:
             process.learner.restore(process.disk.checkpoint[1])
         process.node, process.vectors, process.conversation = self._incarnation(

@@ -59,6 +59,9 @@ class Disk:
         known = self._durable.get(claim.place) or self._pending.setdefault(claim.place, claim.statement)
         return known == claim.statement
 
+    def promised(self, place: str) -> bytes | None:
+        return self._durable.get(place) or self._pending.get(place)
+
     def flush(self) -> None:
         """Nothing signed leaves before this."""
         self._durable |= self._pending

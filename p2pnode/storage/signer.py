@@ -7,13 +7,11 @@ that it handled together, before it performs any of the effects.
 import struct
 from pathlib import Path
 
-import blake3
-
 from p2pnode.identity import Identity
 from p2pnode.storage.journal import Journal
 from protocols.header import Claim, Signature
 
-_SIGNED = struct.Struct(">BQ32s")
+_SIGNED = struct.Struct(">BQH")
 _FLOOR = struct.Struct(">BQ")
 _TAG_SIGNED, _TAG_FLOOR = 1, 2
 
@@ -49,15 +47,19 @@ class DurableSigner:
 
     def promise(self, claim: Claim) -> bool:
         """Commit to the statement; False where another was signed for the place, or may have been and is forgotten."""
-        digest = blake3.blake3(claim.statement).digest()
         known = self._signed.get(claim.place)
         if known is None:
             if claim.step < self.floor:
                 return False
-            self._journal.append(_SIGNED.pack(_TAG_SIGNED, claim.step, digest) + claim.place.encode())
-            self._signed[claim.place] = (claim.step, digest)
+            self._journal.append(_signed(claim.step, claim.place, claim.statement))
+            self._signed[claim.place] = (claim.step, claim.statement)
             return True
-        return known[1] == digest
+        return known[1] == claim.statement
+
+    def promised(self, place: str) -> bytes | None:
+        """The statement that was signed or promised for this place, if it is not forgotten."""
+        known = self._signed.get(place)
+        return known[1] if known is not None else None
 
     def flush(self) -> None:
         """Make all that was signed durable."""
@@ -69,7 +71,7 @@ class DurableSigner:
             return
         self.floor = step
         self._signed = {place: entry for place, entry in self._signed.items() if entry[0] >= step}
-        kept = (_SIGNED.pack(_TAG_SIGNED, at, digest) + place.encode() for place, (at, digest) in self._signed.items())
+        kept = (_signed(at, place, statement) for place, (at, statement) in self._signed.items())
         self._journal.rewrite([_FLOOR.pack(_TAG_FLOOR, step), *kept])
 
     def close(self) -> None:
@@ -79,5 +81,11 @@ class DurableSigner:
         if record[0] == _TAG_FLOOR:
             self.floor = _FLOOR.unpack(record)[1]
             return
-        _, step, digest = _SIGNED.unpack_from(record)
-        self._signed[record[_SIGNED.size :].decode()] = (step, digest)
+        _, step, length = _SIGNED.unpack_from(record)
+        place = record[_SIGNED.size :][:length]
+        self._signed[place.decode()] = (step, record[_SIGNED.size + length :])
+
+
+def _signed(step: int, place: str, statement: bytes) -> bytes:
+    name = place.encode()
+    return _SIGNED.pack(_TAG_SIGNED, step, len(name)) + name + statement
