@@ -56,10 +56,6 @@ class Checks:
             contraction(scenario.committee, exchange.broadcast, exchange.rule) for exchange in scenario.recipe.exchanges
         ]
 
-    def _require(self, holds: bool, guarantee: str, detail: str) -> None:
-        if not holds:
-            raise Violation(guarantee, detail)
-
     # What nodes say.
 
     def said(self, me: PeerId, message: Message) -> None:
@@ -79,14 +75,16 @@ class Checks:
 
     def _once(self, me: PeerId, place: tuple[object, ...], word: object) -> None:
         known = self._said.setdefault((me, *place), word)
-        self._require(known == word, "consistency", f"{me} contradicts itself on {place}")
+        if known != word:
+            raise Violation("consistency", f"{me} contradicts itself on {place}")
 
     def has(self, me: PeerId, digest: Digest) -> None:
         """The bytes of this digest came to this member."""
         self._had[me].add(digest)
 
     def _holds(self, me: PeerId, digest: Digest) -> None:
-        self._require(digest in self._had[me], "availability", f"{me} echoes what it does not hold")
+        if digest not in self._had[me]:
+            raise Violation("availability", f"{me} echoes what it does not hold")
 
     def _available(self, certificate: Certificate) -> None:
         """A certificate that an honest echo is part of names honest members that had the bytes."""
@@ -96,11 +94,12 @@ class Checks:
                 self._holds(member, certificate.signed.header.digest)
 
     def accused(self, me: PeerId, accusation: Accuse) -> None:
-        honest = accusation.peer in self._honest
-        self._require(not honest, "innocence", f"{me} accuses {accusation.peer}, who is honest: {accusation.fault}")
+        if accusation.peer in self._honest:
+            raise Violation("innocence", f"{me} accuses {accusation.peer}, who is honest: {accusation.fault}")
         if accusation.evidence is not None:
             holds = accusation.evidence.holds(self._network, self._verify)
-            self._require(holds, "evidence", f"{me} holds a proof against {accusation.peer} that proves nothing")
+            if not holds:
+                raise Violation("evidence", f"{me} holds a proof against {accusation.peer} that proves nothing")
 
     # What nodes compute.
 
@@ -113,18 +112,22 @@ class Checks:
         slot, count = gathered.slot, len(gathered.values)
         kind = BROADCASTS[self._scenario.recipe.exchanges[slot.exchange].broadcast]
         quorum = self._scenario.committee.gather_quorum
-        self._require(count >= quorum, "quorum", f"{me} mixes {count} values in {slot}")
+        if count < quorum:
+            raise Violation("quorum", f"{me} mixes {count} values in {slot}")
         if kind.consistent:
             for origin, digest in gathered.values:
                 known = self._values.setdefault((slot, origin), digest)
-                self._require(known == digest, "consistency", f"two values of {origin} are mixed in {slot}")
+                if known != digest:
+                    raise Violation("consistency", f"two values of {origin} are mixed in {slot}")
         for origin, digest in gathered.values:
             proposed = self._said.get((origin, "proposal", slot), digest)
-            self._require(proposed == digest, "validity", f"{me} mixes what {origin}, honest, did not say in {slot}")
+            if proposed != digest:
+                raise Violation("validity", f"{me} mixes what {origin}, honest, did not say in {slot}")
         if kind.total and not self._forgetful:
             for other, theirs in self._gathered[slot].items():
                 shared = len(set(gathered.values) & set(theirs.values))
-                self._require(shared >= quorum, "witness", f"{me} and {other} share {shared} values in {slot}")
+                if shared < quorum:
+                    raise Violation("witness", f"{me} and {other} share {shared} values in {slot}")
         self._gathered[slot][me] = gathered
 
     def mixed(self, me: PeerId, gathered: Gathered, rows: list[Vector], outcome: Vector) -> None:
@@ -145,12 +148,14 @@ class Checks:
         slack = _ROUNDING * (1.0 + float(np.abs(honest).max()))
         if rule in _IN_RANGE or own is None:
             inside = (outcome >= honest.min(axis=0) - slack).all() and (outcome <= honest.max(axis=0) + slack).all()
-            self._require(bool(inside), "validity", f"{me} leaves the honest range in {slot}: {outcome} of {honest}")
+            if not inside:
+                raise Violation("validity", f"{me} leaves the honest range in {slot}: {outcome} of {honest}")
             return
         from_own = rule == "nearest-neighbour"
         moved = float(np.linalg.norm(outcome - own)) if from_own else _nearest(outcome, honest)
         reach = float(np.linalg.norm(honest - own, axis=1).max()) if from_own else _diameter(honest)
-        self._require(moved <= reach + slack, "validity", f"{me} goes {moved} in {slot}, the honest lie within {reach}")
+        if moved > reach + slack:
+            raise Violation("validity", f"{me} goes {moved} in {slot}, the honest lie within {reach}")
 
     def _agree(self, slot: Slot) -> None:
         """Once all honest members have mixed, they are closer together, by what the theorem says."""
@@ -162,7 +167,8 @@ class Checks:
         before, after = _spread(inputs, per_coordinate=per_coordinate), _spread(outputs, per_coordinate=per_coordinate)
         slack = _ROUNDING * (1.0 + max(float(np.abs(vector).max()) for vector in inputs.values()))
         closer = bool((after <= float(Fraction(ratio)) * before + slack).all())
-        self._require(closer, "agreement", f"in {slot} the honest spread goes from {before} to {after}")
+        if not closer:
+            raise Violation("agreement", f"in {slot} the honest spread goes from {before} to {after}")
 
     # What happens to nodes.
 
@@ -175,7 +181,8 @@ class Checks:
         kind = BROADCASTS[self._scenario.recipe.exchanges[0].broadcast]
         if kind.consistent:
             others = set(self._delivered.values()) - {digest}
-            self._require(not others, "consistency", f"{me} delivers what others do not")
+            if others:
+                raise Violation("consistency", f"{me} delivers what others do not")
         self._delivered[me] = digest
 
     def bounded(self, process: Process) -> None:
@@ -183,9 +190,12 @@ class Checks:
         me, (agreements, deferred), held = process.member, process.node.footprint, len(process.vectors)
         steps = process.node.retained + 2
         vectors = 3 * self._scenario.nodes * steps * self._slots_a_step
-        self._require(agreements <= steps * len(self._contractions), "memory", f"{me} keeps {agreements} agreements")
-        self._require(deferred <= DEFERRED_MAX, "memory", f"{me} defers {deferred} words of one peer")
-        self._require(held <= vectors, "memory", f"{me} holds {held} vectors")
+        if agreements > steps * len(self._contractions):
+            raise Violation("memory", f"{me} keeps {agreements} agreements")
+        if deferred > DEFERRED_MAX:
+            raise Violation("memory", f"{me} defers {deferred} words of one peer")
+        if held > vectors:
+            raise Violation("memory", f"{me} holds {held} vectors")
 
     def ended(self, finished: set[PeerId], origin: PeerId | None) -> None:
         """All is healed and nothing is under way any more.
@@ -196,9 +206,11 @@ class Checks:
         """
         missing = sorted(self._honest - finished)
         if origin is None or origin in self._honest:
-            self._require(not missing, "liveness", f"{missing} did not finish")
+            if missing:
+                raise Violation("liveness", f"{missing} did not finish")
         elif finished and not self._forgetful and BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total:
-            self._require(not missing, "totality", f"{sorted(finished)} delivered, {missing} did not")
+            if missing:
+                raise Violation("totality", f"{sorted(finished)} delivered, {missing} did not")
 
 
 def _spread(vectors: dict[PeerId, Vector], *, per_coordinate: bool) -> Vector:

@@ -136,6 +136,7 @@ class Network:
         self.finished: set[PeerId] = set()
         self.convicted: set[PeerId] = set()
         self.jumps = 0
+        self._honest = frozenset(scenario.honest)
         self._watch = watch
         self._data_dir = data_dir
         self._links = Links(self._stream("links"))
@@ -182,7 +183,7 @@ class Network:
         most = DELIVERIES_MAX_PER_MESSAGE * self._quiet_deliveries()
         while self._heap and self.deliveries < most:
             self._next()
-        if self._heap and self.finished != set(self.scenario.honest):
+        if self._heap and self.finished != self._honest:
             raise Violation("liveness", f"no end after {self.deliveries} deliveries")
         self.checks.ended(self.finished, self._origin)
 
@@ -284,7 +285,7 @@ class Network:
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
-        honest = member in scenario.honest or "twins" in scenario.attacks
+        honest = member in self._honest or "twins" in scenario.attacks
         if honest:
             return node, vectors, node
         sign, liars = self._signs[member], scenario.liars
@@ -434,13 +435,13 @@ class Network:
             self._perform(process, effect)
         if until is not None:
             self._stop(process)
-        elif process.member in self.scenario.honest:
+        elif process.member in self._honest:
             self.checks.bounded(process)
 
     # Effects.
 
     def _perform(self, process: Process, effect: NodeEffect) -> None:
-        honest = process.member in self.scenario.honest
+        honest = process.member in self._honest
         match effect:
             case Send(to, message):
                 self._say(process, (to,), message)
@@ -480,7 +481,7 @@ class Network:
                 raise AssertionError(f"nobody performs {effect}")
 
     def _say(self, process: Process, to: tuple[PeerId, ...], message: Message | Hello) -> None:
-        if process.member in self.scenario.honest and not isinstance(message, Hello):
+        if process.member in self._honest and not isinstance(message, Hello):
             self.checks.said(process.member, message)
         words, received = encode(message), Received(process.member, message)
         for peer in to:
@@ -490,7 +491,7 @@ class Network:
         vector = process.vectors.get(header.digest)
         if vector is None:
             return
-        if header.origin == process.member and process.member in self.scenario.honest:
+        if header.origin == process.member and process.member in self._honest:
             self.checks.proposed(process.member, header.slot, vector)
         for peer in to:
             self._post(process, peer, Bytes(header.slot, header.digest, vector), header.digest)
@@ -501,7 +502,7 @@ class Network:
         self._unpark(process, header.digest)
 
     def _accused(self, process: Process, accusation: Accuse) -> None:
-        if process.member not in self.scenario.honest:
+        if process.member not in self._honest:
             return
         self.checks.accused(process.member, accusation)
         if accusation.evidence is not None:
@@ -509,7 +510,7 @@ class Network:
 
     def _mix(self, process: Process, mix: Mix) -> None:
         gathered, me = mix.gathered, process.member
-        honest = me in self.scenario.honest
+        honest = me in self._honest
         if honest:
             self.checks.mixes(me, gathered)
         rows = [self._held(process, digest) for _, digest in gathered.values]
