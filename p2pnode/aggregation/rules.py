@@ -89,6 +89,7 @@ class Rule:
 
 _NO_LIAR = Bound(None, 0, "one liar moves a mean anywhere")
 _GUANYU = Bound(3, 3, "GuanYu, arXiv 1905.03853")
+_MDA = Bound(6, 1, "averaging agreement, arXiv 2008.00742")
 _JUNGLE = "averaging agreement, arXiv 2008.00742; worst contraction {} checked by enumeration"
 
 _TABLE = (
@@ -137,6 +138,16 @@ _TABLE = (
         },
         source="MoNNA, arXiv 2209.10931",
         summary="average of all but the f farthest from one's own",
+    ),
+    Rule(
+        name="minimum-diameter",
+        aliases=("mda", "minimum-diameter-averaging", "brute"),
+        kernel="subset:minimum_diameter",
+        arguments=("f",),
+        inputs_min=lambda f: 2 * f + 1,
+        bounds={"plain": _MDA, "signed-echo": _MDA},
+        source="averaging agreement, arXiv 2008.00742",
+        summary="average of the q − f that lie closest together",
     ),
 )
 
