@@ -47,7 +47,9 @@ class Choice(Settings):
 
     name: str = Field("trimmed", description="choose dsgd, trimmed or monna")
     broadcast: str | None = Field(None, description="choose plain or signed-echo")
-    rule: str | None = Field(None, description="choose mean, median, trimmed-mean or nearest-neighbour")
+    rule: str | None = Field(
+        None, description="choose mean, median, trimmed-mean, nearest-neighbour or minimum-diameter"
+    )
     sub_rounds: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="choose from 1 to 64")
 
 

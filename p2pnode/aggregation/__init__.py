@@ -1,6 +1,7 @@
 """Numbers: n vectors in, one out, whatever f of them say.
 
-`rules` holds every rule's name, bounds and source, and needs no torch; `coordinate` and `distance` hold the kernels.
+`rules` holds every rule's name, bounds and source, and needs no torch; `coordinate`, `distance` and `subset` hold the
+kernels.
 """
 
 from p2pnode.aggregation.rules import RULES, Rule, aggregate, find

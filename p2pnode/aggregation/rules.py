@@ -113,6 +113,16 @@ _TABLE = (
         source="MoNNA, arXiv 2209.10931",
         summary="average of all but the f farthest from one's own",
     ),
+    Rule(
+        name="minimum-diameter",
+        aliases=("mda", "minimum-diameter-averaging", "brute"),
+        kernel="subset:minimum_diameter",
+        arguments=("f",),
+        inputs_min=lambda f: 2 * f + 1,
+        bounds=_everywhere(committee.MINIMUM_DIAMETER),
+        source="averaging agreement, arXiv 2008.00742",
+        summary="average of the q − f that lie closest together",
+    ),
 )
 
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _TABLE}

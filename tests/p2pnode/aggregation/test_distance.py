@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from p2pnode.aggregation import coordinate
-from p2pnode.aggregation.distance import nearest_neighbour, squared_distances
+from p2pnode.aggregation.distance import nearest_neighbour, pairwise_squared_distances, squared_distances
 from p2pnode.errors import ConfigError
 
 EPS = torch.finfo(torch.float32).eps
@@ -91,12 +91,41 @@ def test_distances_neither_overflow_nor_underflow(case):
     assert ((out == 0) == (vectors == vectors[own]).all(1).numpy()).all()
 
 
+@given(inputs())
+def test_pairs_are_as_far_apart_as_one_by_one(case):
+    vectors, _, _ = case
+    exact = torch.stack([squared_distances(vectors, row) for row in vectors])
+    out = pairwise_squared_distances(vectors)
+    assert torch.allclose(out, exact, rtol=1e-12, atol=0)
+    assert torch.equal(out == 0, exact == 0)
+    assert torch.equal(out, out.T)
+
+
+def test_pairs_of_near_vectors_of_large_norm_keep_their_distance():
+    step = 2.0**-10
+    vectors = torch.full((3, 1_000_000), 1e3)
+    vectors[1, :2] += step
+    vectors[2, -3:] += step
+    exact = torch.tensor([[0, 2, 3], [2, 0, 5], [3, 5, 0]], dtype=torch.float64) * step**2
+    assert torch.equal(pairwise_squared_distances(vectors), exact)
+
+
+def test_the_distance_of_a_pair_does_not_depend_on_where_it_stands():
+    vectors = torch.randn(9, 150_001, generator=torch.Generator().manual_seed(0))
+    vectors[6] = vectors[2]
+    order = torch.randperm(9)
+    squared = pairwise_squared_distances(vectors)
+    assert torch.equal(squared[2], squared[6])
+    assert torch.equal(pairwise_squared_distances(vectors[order]), squared[order][:, order])
+
+
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 def test_blocks_join_without_a_seam(monkeypatch, extra):
     monkeypatch.setattr(coordinate, "BLOCK_PER_THREAD", 64)
     vectors = torch.randn(6, 2 * 64 * torch.get_num_threads() + extra)
     exact = (vectors.double() - vectors[3].double()).square().sum(1)
     assert torch.allclose(squared_distances(vectors, vectors[3]), exact, rtol=1e-12)
+    assert torch.allclose(pairwise_squared_distances(vectors)[3], exact, rtol=1e-12)
     assert torch.allclose(nearest_neighbour(vectors, 2, vectors[3]), vectors[chosen(vectors, 2, 3)].mean(0), atol=1e-6)
 
 

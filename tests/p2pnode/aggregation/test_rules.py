@@ -31,6 +31,7 @@ def test_settings_can_be_checked_without_torch():
         (" trmean ", "trimmed-mean"),
         ("MoNNA", "nearest-neighbour"),
         ("nearest neighbour averaging", "nearest-neighbour"),
+        ("MDA", "minimum-diameter"),
     ],
 )
 def test_a_rule_is_found_under_any_of_its_names(name, canonical):
@@ -59,6 +60,8 @@ def test_an_unknown_rule_is_refused_with_the_nearest_name_and_all_names():
         ("trimmed-mean", "signed-echo", 1, 9, "n ≥ 4f+1"),
         ("nna", "plain", 1, 22, "n ≥ 11f"),
         ("nna", "signed-echo", 1, 11, "n ≥ 5f+1"),
+        ("mda", "plain", 1, 13, "n ≥ 6f+1"),
+        ("mda", "signed-echo", 1, 13, "n ≥ 6f+1"),
         ("median", "plain", 1, 9, "n ≥ 3f+3"),
         ("median", "signed-echo", 1, 9, "n ≥ 3f+3"),
         ("mean", "plain", 1, None, "f = 0"),
@@ -144,7 +147,7 @@ def test_a_mean_that_overflows_is_refused_but_not_lies_that_are_dropped():
 
 
 def test_each_rule_refuses_fewer_rows_than_it_needs():
-    for name, n in (("median", 4), ("trimmed-mean", 4), ("nearest-neighbour", 2)):
+    for name, n in (("median", 4), ("trimmed-mean", 4), ("nearest-neighbour", 2), ("minimum-diameter", 4)):
         with pytest.raises(ConfigError, match=f"{name} with f=2 needs at least {n + 1} vectors, got {n}"):
             call(name, torch.zeros(n, 3), f=2)
         assert call(name, torch.zeros(n + 1, 3), f=2).tolist() == [0, 0, 0]
