@@ -85,15 +85,23 @@ class Vectors:
         return wanted.header.slot
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
-        """What to do with `nbytes` bytes that `peer` wants to send under this digest."""
+        """What to do with `nbytes` bytes that `peer` wants to send under this digest.
+
+        What is here already is kept for the slot that these bytes are for: their header may be on its way, and nobody
+        sends them twice.
+        """
         if nbytes != self.nbytes:
             return Verdict.REFUSE
         wanted = self._wanted.get(digest)
         if wanted is not None and peer in wanted.senders:
             return Verdict.TAKE if wanted.header.slot <= self._horizon else Verdict.WAIT
-        if self.get(digest) is not None or slot < self._oldest:
+        if slot < self._oldest:
             return Verdict.DISCARD
-        return Verdict.WAIT
+        vector = self.get(digest)
+        if vector is None or slot > self._horizon:
+            return Verdict.WAIT
+        _keep(self._held, slot, digest, vector)
+        return Verdict.DISCARD
 
     def take(self, digest: Digest, vector: Vector) -> bool:
         """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all."""
