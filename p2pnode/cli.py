@@ -23,8 +23,10 @@ from p2pnode.init import Place, found
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
 from p2pnode.recipe import BROADCASTS, RECIPES
+from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
+    from p2pnode.simulation.sweep import Sweep
     from p2pnode.testnet import Plan
 
 EXIT_FAILED, EXIT_SETTINGS = 1, 2
@@ -163,6 +165,89 @@ def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
     except asyncio.CancelledError:
         _say("[yellow]interrupted[/]", f"every node was stopped; {plan.out} holds what they saved")
         raise typer.Exit(EXIT_FAILED) from None
+
+
+@app.command()
+def simulate(
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 4,
+    byzantine: Annotated[int, typer.Option(min=0, help="How many of them lie: the last ones.")] = 1,
+    f: Annotated[int | None, typer.Option("--f", min=0, help="Liars to tolerate; default: --byzantine.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"A recipe ({', '.join(RECIPES)}), or one broadcast alone: {', '.join(BROADCASTS)}.")
+    ] = "jungle-rb",
+    rule: Rule = None,
+    broadcast: Broadcast = None,
+    sub_rounds: SubRounds = None,
+    attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
+    schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first run.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Learning steps of a run.")] = 2,
+    train: Annotated[bool, typer.Option("--train", help="Train real models instead of small vectors.")] = False,
+    task: Task = "digits",
+    data_dir: DataDir = None,
+    real_signatures: Annotated[bool, typer.Option("--real-signatures", help="Ed25519, not ideal ones.")] = False,
+    beyond_the_bound: Annotated[bool, typer.Option("--beyond-the-bound", help="Run what no theorem covers.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Draw the end of the first run as a diagram.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run whole networks in one process at virtual time, under attack, and check every guarantee at every delivery.
+
+    One seed is one trace, on any machine. Exit code 1 if a guarantee did not hold; each such run comes with the command
+    that runs it again.
+
+    Examples:
+
+      p2pnode simulate
+
+      p2pnode simulate --nodes 13 --byzantine 3 --attack equivocate --schedule random --recipe jungle-rb
+
+      p2pnode simulate --recipe reliable --nodes 4 --byzantine 2 --f 1 --beyond-the-bound
+    """
+    from p2pnode.simulation.sweep import ALL, ATTACKS_IN_TURN, Sweep
+
+    attacks = ATTACKS_IN_TURN if attack == ALL else (tuple(name.strip() for name in attack.split(",")),)
+    if byzantine >= nodes:
+        raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
+    if train:
+        _data_dir(task, data_dir)
+    sweep = Sweep(
+        nodes,
+        byzantine,
+        f if f is not None else byzantine,
+        recipe,
+        attacks,
+        tuple(SCHEDULES) if schedule == ALL else (schedule,),
+        steps,
+        broadcast,
+        rule,
+        sub_rounds,
+        task if train else None,
+        data_dir,
+        real_signatures,
+        beyond_the_bound,
+    )
+    _simulate(sweep.checked(), range(first_seed, first_seed + seeds), show=show, as_json=as_json)
+
+
+def _simulate(sweep: "Sweep", seeds: range, *, show: bool, as_json: bool) -> None:
+    from p2pnode.simulation.sweep import draw, run_all, summary
+
+    began = time.monotonic()
+    with table.Bar(_people, len(seeds), quiet=as_json) as bar:
+        tally = run_all(sweep, seeds, lambda so_far: bar.show(so_far.runs, len(so_far.broken)))
+    told = summary(sweep, tally, began)
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        _out.print(table.simulation(told))
+        for text in table.violations(told):
+            _out.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not as_json and (show or tally.broken):
+        seed = tally.broken[0].seed if tally.broken else seeds[0]
+        _out.print(f"\nseed {seed}, the end of it:\n{draw(sweep, seed)}", markup=False, highlight=False, soft_wrap=True)
+    if tally.broken:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -306,6 +391,7 @@ def _genesis_values(
     if task not in TASKS:
         raise ConfigError(f"task = {task!r}: no such task. Remedy: choose one of {', '.join(TASKS)}")
     defaults = TASKS[task]
+    own = RECIPES[recipe].momentum if recipe in RECIPES else None
 
     def chosen(value: float | None, default: float) -> float:
         return default if value is None else value
@@ -319,7 +405,7 @@ def _genesis_values(
             "alpha": alpha,
             "steps": chosen(steps, defaults.steps),
             "local_batch": chosen(local_batch, defaults.local_batch),
-            "momentum": chosen(momentum, defaults.momentum),
+            "momentum": chosen(momentum, defaults.momentum if own is None else own),
             "lr": chosen(lr, defaults.lr),
             "lr_decay_every": chosen(lr_decay_every, defaults.lr_decay_every),
         },

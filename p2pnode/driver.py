@@ -66,7 +66,7 @@ Outcome = TypeVar("Outcome")
 _TELL_EVERY_S = 5.0
 
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for own vectors of past steps, told again to who connects late."""
+"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -152,8 +152,7 @@ class Driver:
             KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
         )
         steps = self.genesis.training.steps
-        retained = _retained(self.vectors.nbytes * self.recipe.slots(steps))
-        self.node = Node(party, self.recipe, steps, retained, first, said)
+        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
@@ -552,6 +551,12 @@ class Driver:
             batch_grows=self.recipe.batch_grows,
         )
 
+    def _retained(self, steps: int) -> int:
+        """Past steps whose vectors fit into the memory set aside for peers that are late."""
+        kept = len(self.genesis.members) if self.recipe.total else 1
+        step_bytes = self.vectors.nbytes * self.recipe.slots(steps) * kept
+        return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
+
     def _said(self) -> dict[Slot, Digest]:
         """What this node proposed last before it stopped, taken up again."""
         said = {}
@@ -599,11 +604,6 @@ def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
         if member.name == name:
             return PeerId(index)
     raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
-
-
-def _retained(step_bytes: int) -> int:
-    """Past steps whose own vectors, so many bytes a step, fit into the memory set aside for peers that are late."""
-    return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
 
 
 def _finite(number: float) -> float | None:

@@ -43,6 +43,11 @@ class Identity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def of_seed(cls, seed: bytes) -> "Identity":
+        """The key of this seed, 32 bytes: as secret as the seed is. For simulations, which must come out the same."""
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
     def load(cls, path: Path) -> "Identity":
         """Read a key file.
 

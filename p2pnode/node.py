@@ -177,7 +177,6 @@ class Node:
         self.descending = False
         self._said = _whole_steps(recipe, first_step, said or {})
         self._first_step = min([first_step, *self._said])
-        self._total = any(BROADCASTS[exchange.broadcast].total for exchange in recipe.exchanges)
         self._told_since: dict[PeerId, int] = {}
         self._told_latest = 0
         self._heard_of = dict.fromkeys(party.committee.members, 0)
@@ -290,7 +289,7 @@ class Node:
 
     def _release(self, before: Slot) -> Release:
         """What no peer needs of us any more: of a total broadcast, whoever is slow may need anyone's bytes."""
-        return Release(Slot(self.oldest) if self._total else before, Slot(self.oldest))
+        return Release(Slot(self.oldest) if self.recipe.total else before, Slot(self.oldest))
 
     def _hear_out(self) -> list[NodeEffect]:
         """Take the words about slots that were yet to come and are not any more."""

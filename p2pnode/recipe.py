@@ -60,6 +60,11 @@ class Recipe:
     exchanges: tuple[Exchange, ...]
     batch_grows: bool = False
 
+    @property
+    def total(self) -> bool:
+        """Whether a broadcast of it is total, so that a slow member may need any member's vector."""
+        return any(BROADCASTS[exchange.broadcast].total for exchange in self.exchanges)
+
     def slots(self, step: int) -> int:
         """How many slots a step has."""
         return sum(exchange.sub_rounds(step) for exchange in self.exchanges)
@@ -113,6 +118,8 @@ def choose(
     broadcast: str | None = None,
     rule: str | None = None,
     rounds: int | None = None,
+    *,
+    guarded: bool = True,
 ) -> Recipe:
     """The recipe of that name, with what is not None chosen otherwise than it does.
 
@@ -123,6 +130,7 @@ def choose(
         rule: name or alias of an aggregation rule.
         rounds: sub-rounds of each averaging agreement; by default as many as halve the honest spread, for the jungle
             recipes the honest diameter, ⌈log2 t⌉ times over for the gradient of step t; one where no rate is known.
+        guarded: False lets pass what no theorem covers; only for simulations that show how it breaks.
 
     Raises:
         ConfigError: for an unknown name; or where no theorem covers the choice at this n and f, with the remedies.
@@ -130,7 +138,8 @@ def choose(
     preset = RECIPES[_known("recipe", name, RECIPES)]
     broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
     rule = rules.find(preset.rule if rule is None else rule).name
-    _guard(committee, broadcast, rule)
+    if guarded:
+        _guard(committee, broadcast, rule)
     if not preset.jungle:
         once = _rounds(committee, broadcast, rule) if rounds is None else rounds
         return Recipe(name, (Exchange("model", broadcast, rule, (once,)),))
@@ -183,8 +192,14 @@ def _growing_rounds(committee: Committee, broadcast: str, rule: str) -> tuple[in
     left = contraction(committee, broadcast, rule)
     if left is None:
         return (1,)
-    distortion = committee.distortion if rule == "trimmed-mean" else 1
-    return tuple(sub_rounds(left, Fraction(1, distortion * 2**n)) for n in range(1, PRECISION_MAX + 1))
+    spread = Fraction(committee.distortion if rule == "trimmed-mean" else 1)
+    rounds: list[int] = []
+    taken = 0
+    for n in range(1, PRECISION_MAX + 1):
+        while taken == 0 or spread > Fraction(1, 2**n):
+            taken, spread = taken + 1, spread * left
+        rounds.append(taken)
+    return tuple(rounds)
 
 
 def _known(what: str, name: str, table: dict[str, Preset] | dict[str, type[Broadcast]]) -> str:

@@ -21,6 +21,7 @@ ALLOWED = {
         "p2pnode/byzantine/vectors.py",
         "p2pnode/byzantine/behaviour.py",
         "p2pnode/driver.py",
+        "p2pnode/simulation/",
         "p2pnode/spawner.py",
     ),
     "pickle": (),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 5.0
 """Where no terminal shows a live table, a line of progress so often."""
+
+_VIOLATIONS_MAX = 5
+"""Violations shown to people; `--json` tells all."""
 
 _NAMES_MAX = 2
 """Names shown of those that are waited for."""
@@ -111,6 +116,78 @@ def status(told: dict[str, Any]) -> Table:
     for key, value in rows.items():
         table.add_row(key, value)
     return table
+
+
+class Bar:
+    """Shows how many of many runs are done: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        console: where to.
+        runs: how many there are.
+        quiet: show lines, even on a terminal.
+    """
+
+    def __init__(self, console: Console, runs: int, *, quiet: bool) -> None:
+        self._console = console
+        self._runs = runs
+        self._said = time.monotonic()
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        live = console.is_terminal and not quiet
+        self._bar = RichProgress(*columns, console=console, transient=True) if live else None
+        self._task = self._bar.add_task("runs", total=runs) if self._bar is not None else None
+
+    def __enter__(self) -> "Bar":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, done: int, violations: int) -> None:
+        """So many runs are done, and so many of them broke a guarantee."""
+        words = f"runs, {violations} violations"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, description=words)
+        elif time.monotonic() - self._said >= _LINE_EVERY_S:
+            self._said = time.monotonic()
+            self._console.print(f"{done} of {self._runs} {words}", highlight=False)
+
+
+def simulation(told: dict[str, Any]) -> Table:
+    """What came out of many simulated runs."""
+    violations = Text(str(told["violations"]), style="bold red" if told["violations"] else "green")
+    table = Table(title=_simulation_title(told), show_header=False)
+    table.add_row("runs", f"{told['runs']:,}")
+    table.add_row("violations", violations)
+    table.add_row("deliveries", f"{told['deliveries']:,}")
+    table.add_row("messages", _against(told["messages"], told["quiet_messages"]))
+    table.add_row("bytes", _against(told["bytes"], told["quiet_bytes"]))
+    table.add_row("virtual time", f"{told['virtual_seconds']:,.0f} s")
+    table.add_row("time", f"{told['wall_seconds']:.1f} s")
+    table.add_row("liars convicted", f"in {told['convicted']:,} runs")
+    if told["accuracy_min"] is not None:
+        table.add_row("accuracy", f"{told['accuracy_min']:.4f} at least")
+    table.add_row("trace digest", told["trace_digest"])
+    return table
+
+
+def violations(told: dict[str, Any]) -> list[str]:
+    """The first runs in which a guarantee did not hold, and how to run them again."""
+    lines = [f"seed {one['seed']}: {one['found']}\n  {one['replay']}" for one in told["broken"][:_VIOLATIONS_MAX]]
+    more = len(told["broken"]) - _VIOLATIONS_MAX
+    return lines + ([f"and {more} more"] if more > 0 else [])
+
+
+def _simulation_title(told: dict[str, Any]) -> str:
+    return f"{told['recipe']}: {told['nodes']} nodes, {told['byzantine']} lying, f = {told['f']}"
+
+
+def _against(count: int, quiet: int) -> str:
+    return f"{count:,}, {count / quiet:.2f} of the formula for quiet runs"
 
 
 def _live_table(nodes: "list[NodeView]", plan: "Plan") -> Table:

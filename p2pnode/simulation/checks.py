@@ -205,12 +205,11 @@ class Checks:
             origin: whose broadcast it was, where one broadcast was all.
         """
         missing = sorted(self._honest - finished)
-        if origin is None or origin in self._honest:
-            if missing:
-                raise Violation("liveness", f"{missing} did not finish")
-        elif finished and not self._forgetful and BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total:
-            if missing:
-                raise Violation("totality", f"{sorted(finished)} delivered, {missing} did not")
+        if missing and (origin is None or origin in self._honest):
+            raise Violation("liveness", f"{missing} did not finish")
+        total = BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total and not self._forgetful
+        if missing and finished and total:
+            raise Violation("totality", f"{sorted(finished)} delivered, {missing} did not")
 
 
 def _spread(vectors: dict[PeerId, Vector], *, per_coordinate: bool) -> Vector:

@@ -163,6 +163,16 @@ class Network:
         return self._others[me]
 
     @property
+    def length(self) -> int:
+        """Elements of a vector."""
+        return self._processes[0].learner.length
+
+    def accuracy_min(self) -> float | None:
+        """The worst accuracy of an honest node's model, if models are trained."""
+        learners = [process.learner for process in self._processes if process.member in self._honest]
+        return min((one.trainer.evaluate().accuracy for one in learners if isinstance(one, Training)), default=None)
+
+    @property
     def digest(self) -> bytes:
         """Of all that was delivered, when, in order."""
         return self._trace.digest()
@@ -335,12 +345,16 @@ class Network:
         self._push(self.now + delay, (process, process.member, process.epoch, None, payload, b"", self.now))
 
     def _post(self, process: Process, to: PeerId, payload: Payload, words: bytes) -> None:
+        """Put something on the wire."""
         me = process.member
         pair = frozenset((me, to))
         if pair in self._cut or process not in self._hears[me, to]:
             return
-        self.messages += 1
-        self.bytes += len(words) if not isinstance(payload, Bytes) else payload.vector.nbytes
+        if isinstance(payload, Bytes):
+            self.bytes += payload.vector.nbytes
+        else:
+            self.messages += 1
+            self.bytes += len(words)
         epoch = self._link_epochs.get(pair, 0)
         for delay in self._links.delays():
             time = self.now + delay
@@ -553,7 +567,8 @@ class Network:
         members = self.scenario.committee.members
         if not self.scenario.real_signatures:
             return {member: _ideal(member) for member in members}, _verify_ideal
-        identities = {member: Identity.generate() for member in members}
+        keys = self._stream("keys")
+        identities = {member: Identity.of_seed(keys.randbytes(32)) for member in members}
         ring = KeyRing([identity.public_key for identity in identities.values()])
         return {member: identity.sign for member, identity in identities.items()}, ring
 

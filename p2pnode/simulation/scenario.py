@@ -20,24 +20,26 @@ class Scenario:
         byzantine: how many really lie; more than `f` only beyond the bound.
         f: how many the protocols are told to tolerate.
         recipe: what they run.
-        asked: the recipe as the command line names it.
+        asked: the recipe as the command line names it, with what was chosen otherwise than it does.
         attacks: what the liars do, all at once; of `p2pnode.byzantine.ATTACKS`, and "twins".
         schedule: a key of `p2pnode.simulation.schedule.SCHEDULES`.
         steps: learning steps.
         train: the task whose real models are trained; None for small vectors of chance.
         real_signatures: Ed25519 instead of ideal signatures.
+        beyond_the_bound: whether no theorem need cover it.
     """
 
     nodes: int
     byzantine: int
     f: int
     recipe: Recipe
-    asked: str
+    asked: tuple[str, ...]
     attacks: tuple[str, ...]
     schedule: str
     steps: int
     train: str | None = None
     real_signatures: bool = False
+    beyond_the_bound: bool = False
 
     @property
     def committee(self) -> Committee:
@@ -62,12 +64,12 @@ class Scenario:
 
     def command(self, seed: int) -> str:
         """The command that runs this very run again."""
-        words = ["p2pnode", "simulate", "--nodes", self.nodes, "--byzantine", self.byzantine, "--recipe", self.asked]
+        words: list[object] = ["p2pnode", "simulate", "--nodes", self.nodes, "--byzantine", self.byzantine]
+        words += ["--f", self.f, "--recipe", *self.asked]
         words += ["--attack", ",".join(self.attacks)] if self.liars else []
         words += ["--schedule", self.schedule, "--steps", self.steps, "--seeds", 1, "--first-seed", seed]
-        words += ["--f", self.f] if self.f != self.byzantine else []
-        words += ["--beyond-the-bound"] if self.f < self.byzantine else []
-        words += ["--train", self.train] if self.train else []
+        words += ["--beyond-the-bound"] if self.beyond_the_bound else []
+        words += ["--train", "--task", self.train] if self.train else []
         words += ["--real-signatures"] if self.real_signatures else []
         return shlex.join(map(str, words))
 

@@ -1,0 +1,315 @@
+"""Many runs: seeds in turn over attacks and schedules, on all cores, summed up."""
+
+import gc
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import blake2b
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from p2pnode.byzantine import check_attacks
+from p2pnode.errors import ConfigError
+from p2pnode.recipe import BROADCASTS, Recipe, choose
+from p2pnode.simulation.checks import Violation
+from p2pnode.simulation.cost import quiet
+from p2pnode.simulation.diagram import diagram
+from p2pnode.simulation.network import Delivery, Network
+from p2pnode.simulation.scenario import Scenario, one_broadcast
+from p2pnode.simulation.schedule import SCHEDULES
+from protocols.committee import PLAIN_BROADCAST, RELIABLE_BROADCAST, SIGNED_ECHO_BROADCAST, Committee
+
+ALL = "all"
+
+ATTACKS_IN_TURN: tuple[tuple[str, ...], ...] = (
+    ("silent",),
+    ("equivocate",),
+    ("selective",),
+    ("equivocate", "selective"),
+    ("withhold",),
+    ("forge", "selective"),
+    ("twins",),
+    ("alie",),
+    ("nan", "equivocate"),
+    ("random", "withhold"),
+    ("sign-flip", "forge"),
+)
+"""What `ALL` stands for: each kind of lie alone, and with those that make it worse."""
+
+DIAGRAM_DELIVERIES = 60
+"""Deliveries that a diagram shows: the last ones."""
+
+_BOUNDS = {"plain": PLAIN_BROADCAST, "signed-echo": SIGNED_ECHO_BROADCAST, "reliable": RELIABLE_BROADCAST}
+_CHUNK = 20
+"""Runs that a worker takes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What to run for every seed.
+
+    Args:
+        nodes, byzantine, f: n, how many lie, how many the protocols are told to tolerate.
+        recipe: a recipe's name, or a broadcast's, for one broadcast alone.
+        broadcast, rule, sub_rounds: as in `p2pnode.recipe.choose`.
+        attacks: what the liars do, in turn.
+        schedules: keys of `SCHEDULES`, in turn.
+        steps: learning steps.
+        train: the task to train; None for small vectors of chance.
+        data_dir: folder of the task's files.
+        real_signatures: Ed25519 instead of ideal signatures.
+        beyond_the_bound: run also what no theorem covers.
+    """
+
+    nodes: int
+    byzantine: int
+    f: int
+    recipe: str
+    attacks: tuple[tuple[str, ...], ...]
+    schedules: tuple[str, ...]
+    steps: int
+    broadcast: str | None = None
+    rule: str | None = None
+    sub_rounds: int | None = None
+    train: str | None = None
+    data_dir: Path | None = None
+    real_signatures: bool = False
+    beyond_the_bound: bool = False
+
+    def scenario(self, seed: int) -> Scenario:
+        """What this seed runs."""
+        attacks = self.attacks[seed % len(self.attacks)] if self.byzantine else ()
+        schedule = self.schedules[seed // len(self.attacks) % len(self.schedules)]
+        return _scenario(self, attacks, schedule)
+
+    def checked(self) -> "Sweep":
+        """Itself, if every choice is one.
+
+        Raises:
+            ConfigError: for an unknown name, or where no theorem covers the choice.
+        """
+        check_attacks(name for attacks in self.attacks for name in attacks if name != "twins")
+        for schedule in self.schedules:
+            if schedule not in SCHEDULES:
+                known = ", ".join([ALL, *SCHEDULES])
+                raise ConfigError(f"schedule = {schedule!r}: no such schedule. Remedy: choose one of {known}")
+        if self.byzantine > self.f and not self.beyond_the_bound:
+            raise ConfigError(
+                f"byzantine = {self.byzantine}: more than f={self.f}. Remedy: raise f, or add --beyond-the-bound, to "
+                "see it break"
+            )
+        self.scenario(0)
+        return self
+
+    def plan(self) -> Recipe:
+        """The recipe, with every choice made."""
+        committee = Committee(self.nodes, self.f)
+        if self.recipe not in BROADCASTS:
+            return choose(
+                self.recipe, committee, self.broadcast, self.rule, self.sub_rounds, guarded=not self.beyond_the_bound
+            )
+        bound = _BOUNDS[self.recipe]
+        if not self.beyond_the_bound and not bound.covers(committee):
+            least = bound.least(self.f)
+            raise ConfigError(
+                f"f = {self.f}: {self.recipe} broadcast needs {bound}. Remedy: use n ≥ {least} nodes, or choose "
+                f"f={bound.tolerated(self.nodes)}, or add --beyond-the-bound to see it break"
+            )
+        return one_broadcast(self.recipe)
+
+
+@cache
+def _scenario(sweep: Sweep, attacks: tuple[str, ...], schedule: str) -> Scenario:
+    recipe = sweep.plan()
+    asked = [sweep.recipe]
+    asked += ["--broadcast", sweep.broadcast] if sweep.broadcast else []
+    asked += ["--rule", sweep.rule] if sweep.rule else []
+    asked += ["--sub-rounds", str(sweep.sub_rounds)] if sweep.sub_rounds else []
+    steps = 1 if sweep.recipe in BROADCASTS else sweep.steps
+    return Scenario(
+        sweep.nodes,
+        sweep.byzantine,
+        sweep.f,
+        recipe,
+        tuple(asked),
+        attacks,
+        schedule,
+        steps,
+        sweep.train,
+        sweep.real_signatures,
+        sweep.beyond_the_bound,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A run in which a guarantee did not hold."""
+
+    seed: int
+    found: str
+    command: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Runs summed up.
+
+    Args:
+        runs: how many.
+        broken: the runs that broke a guarantee.
+        deliveries: what reached a node.
+        messages, sent_bytes: what all members sent.
+        quiet_messages, quiet_bytes: what they would have, if nobody lied and nothing were lost.
+        virtual_seconds: simulated time.
+        convicted: runs in which an honest member holds a proof of equivocation.
+        accuracy_min: worst accuracy of an honest model, if models were trained.
+        digests: of each run's trace, in order of seeds.
+    """
+
+    runs: int = 0
+    broken: list[Broken] = field(default_factory=list)
+    deliveries: int = 0
+    messages: int = 0
+    sent_bytes: int = 0
+    quiet_messages: int = 0
+    quiet_bytes: int = 0
+    virtual_seconds: float = 0.0
+    convicted: int = 0
+    accuracy_min: float | None = None
+    digests: bytes = b""
+
+    def add(self, other: "Tally") -> None:
+        """Take later runs in."""
+        self.runs += other.runs
+        self.broken += other.broken
+        self.deliveries += other.deliveries
+        self.messages += other.messages
+        self.sent_bytes += other.sent_bytes
+        self.quiet_messages += other.quiet_messages
+        self.quiet_bytes += other.quiet_bytes
+        self.virtual_seconds += other.virtual_seconds
+        self.convicted += other.convicted
+        known = [accuracy for accuracy in (self.accuracy_min, other.accuracy_min) if accuracy is not None]
+        self.accuracy_min = min(known, default=None)
+        self.digests += other.digests
+
+    @property
+    def trace_digest(self) -> str:
+        return blake2b(self.digests, digest_size=16).hexdigest()
+
+
+def run_one(sweep: Sweep, seed: int) -> Tally:
+    """One run.
+
+    Raises:
+        ConfigError: if the task's files are missing.
+    """
+    scenario = sweep.scenario(seed)
+    network = Network(scenario, seed, data_dir=sweep.data_dir)
+    broken = []
+    try:
+        network.run()
+    except Violation as violation:
+        broken = [Broken(seed, str(violation), scenario.command(seed))]
+    cost = quiet(scenario, network.length)
+    return Tally(
+        1,
+        broken,
+        network.deliveries,
+        network.messages,
+        network.bytes,
+        cost.messages,
+        cost.bytes,
+        network.now,
+        int(bool(network.convicted)),
+        network.accuracy_min(),
+        network.digest,
+    )
+
+
+def draw(sweep: Sweep, seed: int) -> str:
+    """The end of this seed's run as a diagram."""
+    last: deque[Delivery] = deque(maxlen=DIAGRAM_DELIVERIES)
+    network = Network(sweep.scenario(seed), seed, last.append, sweep.data_dir)
+    try:
+        network.run()
+        ended = "every guarantee held"
+    except Violation as violation:
+        ended = str(violation)
+    return f"{diagram(sweep.nodes, last)}\n{ended}"
+
+
+def run_all(sweep: Sweep, seeds: range, watch: Callable[[Tally], None]) -> Tally:
+    """All runs, in worker processes where there are many.
+
+    Args:
+        sweep: what to run.
+        seeds: for which seeds.
+        watch: told of the sum so far, now and then.
+    """
+    total = Tally()
+    for part in _in_order(sweep, seeds) if len(seeds) > _CHUNK else (run_one(sweep, seed) for seed in seeds):
+        total.add(part)
+        watch(total)
+    return total
+
+
+def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
+    """Chunks of runs, computed side by side, in order of seeds; few are ahead of the one that is waited for."""
+    workers = os.cpu_count() or 1
+    chunks = iter([seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)])
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
+        waiting: deque[Future[Tally]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(_run_chunk, sweep, chunk))
+            if len(waiting) > 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    gc.freeze()
+
+
+def _run_chunk(sweep: Sweep, seeds: range) -> Tally:
+    total = Tally()
+    for seed in seeds:
+        total.add(run_one(sweep, seed))
+    return total
+
+
+def summary(sweep: Sweep, tally: Tally, began: float) -> dict[str, object]:
+    """What `--json` prints.
+
+    Args:
+        sweep: what was run.
+        tally: what came out.
+        began: `time.monotonic()` at the beginning.
+    """
+    return {
+        "recipe": sweep.recipe,
+        "nodes": sweep.nodes,
+        "byzantine": sweep.byzantine,
+        "f": sweep.f,
+        "runs": tally.runs,
+        "violations": len(tally.broken),
+        "deliveries": tally.deliveries,
+        "messages": tally.messages,
+        "bytes": tally.sent_bytes,
+        "quiet_messages": tally.quiet_messages,
+        "quiet_bytes": tally.quiet_bytes,
+        "virtual_seconds": round(tally.virtual_seconds, 3),
+        "wall_seconds": round(time.monotonic() - began, 3),
+        "convicted": tally.convicted,
+        "accuracy_min": tally.accuracy_min,
+        "trace_digest": tally.trace_digest,
+        "broken": [{"seed": one.seed, "found": one.found, "replay": one.command} for one in tally.broken],
+    }
