@@ -29,9 +29,13 @@ class Signer:
         self.signed = {}
 
     def sign(self, claim):
-        if self.signed.setdefault(claim.place, claim.statement) != claim.statement:
-            return None
-        return sign(self.me, claim.statement)
+        return sign(self.me, claim.statement) if self.promise(claim) else None
+
+    def promise(self, claim):
+        return self.signed.setdefault(claim.place, claim.statement) == claim.statement
+
+    def promised(self, place):
+        return self.signed.get(place)
 
 
 class Faithless(Signer):
@@ -39,6 +43,9 @@ class Faithless(Signer):
 
     def sign(self, claim):
         return sign(self.me, claim.statement)
+
+    def promise(self, claim):
+        return True
 
 
 def party(me=0, n=4, f=1, signer=None):
