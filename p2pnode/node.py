@@ -182,7 +182,7 @@ class Node:
         self._heard_of = dict.fromkeys(party.committee.members, 0)
         self._agreements: dict[tuple[int, int], Agreement] = {}
         self._awaited: dict[Digest, set[tuple[int, int]]] = {}
-        self._deferred: dict[PeerId, list[Message]] = {peer: [] for peer in party.committee.members}
+        self._deferred: dict[PeerId, list[Message]] = {}
         self._accused: set[PeerId] = set()
 
     @property
@@ -208,11 +208,11 @@ class Node:
     @property
     def footprint(self) -> tuple[int, int]:
         """How many agreements are kept, and how many words of one peer wait, at most."""
-        return len(self._agreements), max(map(len, self._deferred.values()))
+        return len(self._agreements), max(map(len, self._deferred.values()), default=0)
 
     def congested(self, peer: PeerId) -> bool:
         """Whether so much of this peer waits that no more should be read from it."""
-        return len(self._deferred[peer]) >= DEFERRED_MAX
+        return len(self._deferred.get(peer, ())) >= DEFERRED_MAX
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What follows from an event, in order."""
@@ -249,7 +249,7 @@ class Node:
             return self._accuse(sender)
         self._heard_of[sender] = max(self._heard_of[sender], slot.step)
         if slot > self.horizon:
-            self._deferred[sender].append(message)
+            self._deferred.setdefault(sender, []).append(message)
             return []
         return self._speak(sender, message)
 
@@ -294,10 +294,13 @@ class Node:
     def _hear_out(self) -> list[NodeEffect]:
         """Take the words about slots that were yet to come and are not any more."""
         out: list[NodeEffect] = []
-        for peer, waiting in self._deferred.items():
+        for peer, waiting in sorted(self._deferred.items()):
             due = [message for message in waiting if message.slot <= self.horizon]
-            if due:
-                self._deferred[peer] = [message for message in waiting if message.slot > self.horizon]
+            later = [message for message in waiting if message.slot > self.horizon]
+            if later:
+                self._deferred[peer] = later
+            else:
+                del self._deferred[peer]
             for message in due:
                 out += self._speak(peer, message)
         return out

@@ -156,6 +156,7 @@ class Network:
         self._members = scenario.committee.members
         self._others = {me: tuple(peer for peer in self._members if peer != me) for me in self._members}
         self._processes = self._populate()
+        self._of = {me: [process for process in self._processes if process.member == me] for me in self._members}
         self._hears = self._listeners()
 
     def others(self, me: PeerId) -> tuple[PeerId, ...]:
@@ -214,18 +215,17 @@ class Network:
         pair = frozenset((one, other))
         self._cut.add(pair)
         self._link_epochs[pair] = self._link_epochs.get(pair, 0) + 1
-        for process in self._processes:
-            if process.member in pair:
-                gone = pair - {process.member}
-                process.congested = [item for item in process.congested if item[1] not in gone]
+        for me, gone in ((one, other), (other, one)):
+            for process in self._of[me]:
+                process.congested = [item for item in process.congested if item[1] != gone]
                 process.parked = {
-                    digest: [item for item in items if item[1] not in gone] for digest, items in process.parked.items()
+                    digest: [item for item in items if item[1] != gone] for digest, items in process.parked.items()
                 }
 
     def connect(self, one: PeerId, other: PeerId) -> None:
         """Bring a link up, if both ends run."""
         pair = frozenset((one, other))
-        if not all(process.alive for process in self._processes if process.member in pair):
+        if not all(process.alive for process in self._of[one] + self._of[other]):
             return
         self._cut.discard(pair)
         for me, peer in ((one, other), (other, one)):
@@ -234,15 +234,13 @@ class Network:
 
     def doom(self, member: PeerId) -> None:
         """Stop this member's node in the middle of what it does next."""
-        for process in self._processes:
-            if process.member == member and process.alive:
+        for process in self._of[member]:
+            if process.alive:
                 process.doomed = self._crashes.randint(-1, 4)
 
     def restart(self, member: PeerId) -> None:
         """Start a stopped node from its disk."""
-        for process in self._processes:
-            if process.member != member:
-                continue
+        for process in self._of[member]:
             if process.doomed is not None:  # it had nothing to do meanwhile: it stops where it stands
                 self._stop(process)
             if not process.alive:
@@ -306,7 +304,7 @@ class Network:
         random = self._stream("twins")
         hears = {}
         for me in self._members:
-            mine = [process for process in self._processes if process.member == me]
+            mine = self._of[me]
             for peer in self._others[me]:
                 hears[me, peer] = mine if len(mine) == 1 else random.choice((mine[:1], mine[1:], mine))
         return hears
