@@ -78,7 +78,7 @@ START, RESTATE = lambda agreeing: agreeing.start(OWN), lambda agreeing: agreeing
 def test_it_starts_once_by_start_or_by_restate(first, second):
     agreeing = agreement()
     first(agreeing)
-    with pytest.raises(UsageError, match="was started before"):
+    with pytest.raises(UsageError, match=r"the agreement from .* was started before"):
         second(agreeing)
 
 

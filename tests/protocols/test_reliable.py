@@ -207,6 +207,14 @@ def test_bytes_of_a_first_header_are_not_delivered_under_another_digest():
     assert broadcast.arrived(B) == [Deliver(OTHER.header)]
 
 
+def test_bytes_of_another_digest_are_no_reason_to_echo_the_first_header_neither_before_nor_after_delivery():
+    broadcast = at(6)
+    broadcast.handle(0, Proposal(OTHER))
+    hear(broadcast, range(5), ready(ONE))
+    assert broadcast.arrived(A) == [Deliver(ONE.header)]
+    assert broadcast.arrived(B) == []
+
+
 def test_nothing_follows_once_it_is_done():
     broadcast = holding()
     hear(broadcast, [1, 2, 3, 4], ready(ONE))
