@@ -86,7 +86,7 @@ class Reliable(Broadcast):
     def _proposed(self) -> list[Effect]:
         assert self.signed is not None
         self._held.add(self.signed.header.digest)
-        return self._echo()
+        return self._echo() + self._deliver()  # others may have been ready before, if this is after a crash
 
     def handle(self, sender: PeerId, message: BroadcastMessage) -> list[Effect]:
         if self.done:
@@ -179,7 +179,7 @@ class Reliable(Broadcast):
         return Fetch(self.party.header(self.origin, self.slot, digest), holders)
 
     def _deliver(self) -> list[Effect]:
-        if self._decided is None or self._decided not in self._held:
+        if self.delivered or self._decided is None or self._decided not in self._held:
             return []
         self.delivered = True
         return [Deliver(self.party.header(self.origin, self.slot, self._decided))]

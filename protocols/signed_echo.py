@@ -145,7 +145,7 @@ class SignedEcho(Broadcast):
         if len(self._echoes) < self.party.committee.echo_quorum:
             return []
         self.certificate = Certificate(self.signed, tuple(sorted(self._echoes.items())))
-        return [effects.Broadcast(self.certificate), *self._deliver()]
+        return [effects.Broadcast(self.certificate), *self._complete()]
 
     def _certified(self, sender: PeerId, certificate: Certificate) -> list[Effect]:
         if self.certificate is not None:
@@ -157,8 +157,13 @@ class SignedEcho(Broadcast):
         self.certificate = certificate
         if self.mine:  # made before a crash
             out.append(effects.Broadcast(certificate))
-        holders = tuple(member for member, _ in certificate.echoes if member != self.party.me)
-        return out + (self._deliver() or self._fetch(holders))
+        return out + self._complete()
+
+    def _complete(self) -> list[Effect]:
+        """Deliver; where the bytes are missing, after a crash even one's own, ask those who echoed."""
+        assert self.certificate is not None
+        holders = tuple(member for member, _ in self.certificate.echoes if member != self.party.me)
+        return self._deliver() or self._fetch(holders)
 
     def _fetch(self, holders: tuple[PeerId, ...]) -> list[Effect]:
         assert self.certificate is not None

@@ -3,7 +3,7 @@
 from hashlib import blake2b
 
 from protocols.committee import Committee
-from protocols.effects import Certificate, Echo
+from protocols.effects import Certificate, Echo, Ready, Report
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
 from protocols.protocol import Party
@@ -39,10 +39,13 @@ class Signer:
 
 
 class Faithless(Signer):
-    """Signs whatever it is asked to."""
+    """Signs and promises whatever it is asked to."""
 
-    def sign(self, claim):
-        return sign(self.me, claim.statement)
+    def promise(self, claim):
+        return True
+
+    def promised(self, place):
+        return None
 
     def promise(self, claim):
         return True
@@ -71,6 +74,14 @@ def echo(member, of):
 
 def certificate(of, members):
     return Certificate(of, tuple((PeerId(member), echo(member, of).signature) for member in members))
+
+
+def ready(of):
+    return Ready(of.header.slot, of.header.origin, of.header.digest)
+
+
+def report(*members, slot=FIRST):
+    return Report(slot, tuple(PeerId(member) for member in members))
 
 
 def proof(one, other):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from p2pnode.storage.journal import replace_file, write_all
+from p2pnode.storage.journal import UNFINISHED, replace_file, write_all
 from protocols.header import Slot
 
 Vector = NDArray[np.float32]
@@ -71,6 +71,8 @@ class Outbox:
         self._folder = folder
         self._network = network.hex()
         folder.mkdir(exist_ok=True)
+        for unfinished in folder.glob(f"*{UNFINISHED}"):  # one a crash, each as large as the model
+            unfinished.unlink()
 
     def put(self, slot: Slot, vector: Vector) -> None:
         """Make one's own vector of this slot durable, and forget those of steps before the last."""

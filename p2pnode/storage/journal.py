@@ -15,6 +15,10 @@ import blake3
 from p2pnode.errors import JournalCorrupt
 
 RECORD_BYTES_MAX = 4096
+
+UNFINISHED = ".new"
+"""Ends the name of a file that is being written, or that a crash left so."""
+
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(f">{_LENGTH.size}s4s8s")
 
@@ -72,7 +76,7 @@ class Journal:
 
 def replace_file(path: Path, write: Callable[[int], None]) -> None:
     """Make `path` hold what `write` writes to a file descriptor: after a crash the old content or the new, whole."""
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(path.name + UNFINISHED)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write(fd)

@@ -23,7 +23,7 @@ from p2pnode.codec import (
 from p2pnode.errors import Malformed, NonCanonical, WireError
 from p2pnode.identity import Identity, KeyRing
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, Echo, Hello, Proposal, Sighting
+from protocols.effects import Certificate, DigestEcho, Echo, Hello, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, LENGTH_MAX, STEP_MAX, Header, SignedHeader, Slot
 
@@ -43,6 +43,9 @@ messages = st.one_of(
     st.builds(Want, slots, digests),
     st.just(Finished()),
     st.builds(Hello, st.integers(0, STEP_MAX)),
+    st.builds(DigestEcho, signed),
+    st.builds(Ready, slots, members, digests),
+    st.builds(Report, slots, st.lists(members, max_size=9).map(tuple)),
 )
 
 HEADER = Header(b"n" * 32, 3, Slot(300, 1, 2), FLOAT32, 1000, b"d" * 32)
@@ -58,6 +61,9 @@ ONE_OF_EACH = [
     Want(HEADER.slot, b"d" * 32),
     Finished(),
     Hello(300),
+    DigestEcho(SIGNED),
+    Ready(HEADER.slot, 3, b"d" * 32),
+    Report(HEADER.slot, (0, 1, 200)),
 ]
 
 
@@ -72,6 +78,7 @@ def decodes_only_to_itself(data):
 
 def test_every_kind_of_message_is_tested():
     assert {type(message) for message in ONE_OF_EACH} == set(get_args(WireMessage))
+    assert [encode(message)[1] for message in ONE_OF_EACH] == list(range(1, 11))
 
 
 @fuzz
@@ -115,7 +122,7 @@ wire_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.sampled_from([1, 2, 3, 4, 5, 6, 7, 1.0, -1])
+    | st.sampled_from([*range(1, 11), 1.0, -1])
     | st.floats()
     | st.text("aé", max_size=3)
     | st.binary(max_size=70)
@@ -133,7 +140,7 @@ def test_any_msgpack_value_is_a_message_or_refused(value):
 
 
 @fuzz
-@given(wire_values, st.integers(1, 7), st.integers(0, 6))
+@given(wire_values, st.integers(1, len(ONE_OF_EACH)), st.integers(0, 6))
 def test_any_value_in_the_place_of_a_field_is_refused_or_has_one_encoding(value, tag, at):
     """The fuzz that gets past the tag: a legal message, one field of which is anything at all."""
     fields = msgpack.unpackb(encode(ONE_OF_EACH[tag - 1]))
@@ -202,7 +209,7 @@ def test_what_only_resembles_finished_is_refused(data):
         decode(data)
 
 
-@pytest.mark.parametrize("tag", [0, 8, 255, -1, None, "", (), 2**64 - 1])
+@pytest.mark.parametrize("tag", [0, 11, 255, -1, None, "", (), 2**64 - 1])
 def test_an_unknown_tag_is_refused(tag):
     with pytest.raises(Malformed, match=r"^no message has tag|^a tag is an integer"):
         decode(msgpack.packb([tag, 1]))
@@ -232,6 +239,7 @@ def test_nesting_of_any_depth_is_refused(opening, closing):
         b"\xdd\xff\xff\xff\xff",  # declared: an array of 2^32 - 1
         b"\xdc\x04\x01",  # one more than there are members
         b"\x92\x01\xdd\x7f\xff\xff\xff",
+        b"\x93\x0a\x93\x00\x00\x00\xdd\xff\xff\xff\xff",  # a report of so many members
         b"\xc6\xff\xff\xff\xff",  # bytes
         b"\xdb\xff\xff\xff\xff",  # text
         b"\xdf\xff\xff\xff\xff",  # a map
@@ -265,6 +273,65 @@ def test_the_largest_certificate_fits_and_a_larger_one_does_not_decode():
         decode(encode(Certificate(LARGEST, (*echoes, (0, b"\xff" * 64)))))
 
 
+def test_the_largest_report_fits_and_a_larger_one_does_not_decode():
+    everyone = tuple(range(MEMBERS_MAX))
+    largest = Report(LARGEST.header.slot, everyone)
+    assert decode(encode(largest)) == largest
+    assert len(encode(largest)) <= 3 * MEMBERS_MAX
+    with pytest.raises(Malformed, match="exceeds"):
+        decode(encode(Report(LARGEST.header.slot, (*everyone, 0))))
+
+
+def test_what_all_say_to_all_takes_a_few_hundred_bytes_in_the_largest_committee():
+    slot, last = LARGEST.header.slot, MEMBERS_MAX - 1
+    for message, most in ((DigestEcho(LARGEST), 180), (Ready(slot, last, b"\xff" * 32), 60)):
+        assert decode(encode(message)) == message
+        assert len(encode(message)) <= most
+
+
+SLOT = [300, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([8], "tag 8 and 0 fields"),
+        ([8, SLOT], "array of 7"),
+        ([8, 3], "array of 7"),
+        ([8, SLOT, 3], "tag 8 and 2 fields"),
+        ([9, SLOT, 3], "tag 9 and 2 fields"),
+        ([9, SLOT, 3, b"d" * 32, 0], "tag 9 and 4 fields"),
+        ([9, SLOT, 3, b"d" * 31], "expected 32 bytes"),
+        ([9, SLOT, 3, b"d" * 64], "expected 32 bytes"),
+        ([9, SLOT, 3, None], "expected 32 bytes"),
+        ([9, SLOT, MEMBERS_MAX, b"d" * 32], "0 to 1023"),
+        ([9, SLOT, -1, b"d" * 32], "0 to 1023"),
+        ([9, SLOT, True, b"d" * 32], "0 to 1023"),
+        ([9, SLOT, 3.0, b"d" * 32], "0 to 1023"),
+        ([9, [300, 1], 3, b"d" * 32], "array of 3"),
+        ([9, [STEP_MAX + 1, 1, 2], 3, b"d" * 32], f"0 to {STEP_MAX}"),
+        ([10, SLOT], "tag 10 and 1 fields"),
+        ([10, SLOT, 3], "members are an array"),
+        ([10, SLOT, b"\x00\x01"], "members are an array"),
+        ([10, SLOT, None], "members are an array"),
+        ([10, SLOT, [0, MEMBERS_MAX]], "0 to 1023"),
+        ([10, SLOT, [0, -1]], "0 to 1023"),
+        ([10, SLOT, [0, False]], "0 to 1023"),
+        ([10, SLOT, [0, 1.0]], "0 to 1023"),
+        ([10, SLOT, [[0, 1]]], "0 to 1023"),
+        ([10, [300, 256, 2], [0, 1]], "0 to 255"),
+    ],
+)
+def test_what_only_resembles_an_echo_to_all_a_ready_or_a_report_is_refused(fields, reason):
+    with pytest.raises(Malformed, match=reason):
+        decode(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize("delivered", [(), (1, 1), (2, 1), (0, 1, 2)])
+def test_what_a_report_means_is_not_the_codecs_to_judge(delivered):
+    assert decode(encode(Report(HEADER.slot, delivered))) == Report(HEADER.slot, delivered)
+
+
 @pytest.mark.parametrize(
     ("fields", "bound"),
     [
@@ -282,13 +349,15 @@ def test_the_largest_certificate_fits_and_a_larger_one_does_not_decode():
 )
 def test_every_field_of_a_header_is_bounded(fields, bound):
     values = {name: getattr(HEADER, name) for name in HEADER.__slots__}
-    with pytest.raises(Malformed, match=bound):
-        decode(encode(Proposal(SignedHeader(Header(**{**values, **fields}), b"s" * 64))))
+    for kind in (Proposal, DigestEcho):
+        with pytest.raises(Malformed, match=bound):
+            decode(encode(kind(SignedHeader(Header(**{**values, **fields}), b"s" * 64))))
 
 
 def test_signatures_are_64_bytes_wherever_they_are():
     for short in (
         Proposal(SignedHeader(HEADER, b"s" * 63)),
+        DigestEcho(SignedHeader(HEADER, b"s" * 63)),
         Echo(HEADER.slot, 3, b""),
         Certificate(SIGNED, ((1, b"e" * 63),)),
     ):

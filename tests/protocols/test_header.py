@@ -47,6 +47,12 @@ def test_one_proposal_may_be_signed_a_slot_and_one_echo_a_slot_and_origin():
     assert len(places) == 6
 
 
+def test_every_slot_has_a_place_of_its_own():
+    slots = [Slot(1, 2, 3), Slot(12, 3), Slot(1, 23), Slot(1, 2), Slot(12, 0, 3)]
+    assert len({slot.place for slot in slots}) == len(slots)
+    assert Slot(7, 1, 2).place == "7 1 2"
+
+
 def test_a_claim_names_its_step():
     assert [claim.step for claim in _claims(Slot(7, 1, 2))] == [7, 7]
 

@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.effects import Accuse, Broadcast, Deliver, Expect, Proposal, Send, Sighting, Stream
-from protocols.errors import UsageError
+from protocols.effects import Accuse, Broadcast, Deliver, DigestEcho, Expect, Proposal, Send, Sighting, Stream
 from protocols.faults import Fault
 from protocols.header import SignedHeader, Slot
 from protocols.plain import Plain
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, signed
+from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -23,21 +22,22 @@ def test_an_origin_streams_then_proposes_then_delivers():
     assert origin.done
 
 
-def test_only_the_origin_starts_and_once():
-    with pytest.raises(UsageError, match="only member 0 starts"):
-        plain(1).start(A)
-    origin = plain(0)
-    origin.start(A)
-    with pytest.raises(UsageError, match="and once"):
-        origin.start(A)
-
-
 def test_what_was_signed_before_a_crash_is_never_contradicted():
     before = plain(0)
     before.start(A)
     after = Plain(before.party, Slot(0), 0)
     assert after.start(B) == []
     assert after.resume(1) == []
+    assert not after.done
+
+
+def test_an_origin_that_lost_its_vector_takes_part_as_a_member():
+    before = plain(0)
+    before.start(A)
+    after = Plain(before.party, Slot(0), 0)
+    after.start(B)
+    assert after.handle(2, Sighting(ONE)) == [Expect(ONE.header)]
+    assert after.arrived(A) == [Deliver(ONE.header)]
 
 
 def test_validity_the_header_is_delivered_when_its_bytes_are_here():
@@ -94,8 +94,8 @@ def test_who_shows_a_bad_header_is_accused_once(bad):
     assert member.handle(2, Sighting(bad)) == []
 
 
-@pytest.mark.parametrize("stray", [echo(2, ONE), certificate(ONE, [0, 1, 2])])
-def test_nobody_echoes_or_certifies_a_plain_broadcast(stray):
+@pytest.mark.parametrize("stray", [echo(2, ONE), certificate(ONE, [0, 1, 2]), DigestEcho(ONE), ready(ONE)])
+def test_nobody_echoes_certifies_or_is_ready_for_a_plain_broadcast(stray):
     assert plain().handle(2, stray) == [Accuse(2, Fault.OUT_OF_TURN)]
 
 

@@ -1,10 +1,22 @@
 import pytest
 
-from protocols.effects import Accuse, Broadcast, Certificate, Deliver, Expect, Fetch, Proposal, Send, Sighting, Stream
+from protocols.effects import (
+    Accuse,
+    Broadcast,
+    Certificate,
+    Deliver,
+    DigestEcho,
+    Expect,
+    Fetch,
+    Proposal,
+    Send,
+    Sighting,
+    Stream,
+)
 from protocols.faults import Fault
 from protocols.header import SignedHeader, Slot
 from protocols.signed_echo import SignedEcho
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, signed
+from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -162,6 +174,15 @@ def test_who_sends_a_forged_echo_is_accused_and_not_counted():
     assert not origin.done
 
 
+@pytest.mark.parametrize("stray", [DigestEcho(ONE), ready(ONE)], ids=["echo to all", "ready"])
+def test_words_of_reliable_broadcast_are_out_of_turn(stray):
+    origin = at(0)
+    origin.start(A)
+    for broadcast in (origin, at(3), member((0, Proposal(ONE)))):
+        assert broadcast.handle(2, stray) == [Accuse(2, Fault.OUT_OF_TURN)]
+        assert broadcast.handle(2, stray) == []
+
+
 def test_nobody_proposes_for_another():
     assert at(3).handle(1, Proposal(ONE)) == [Accuse(1, Fault.IMPERSONATED)]
 
@@ -208,6 +229,22 @@ def test_a_member_says_again_what_the_origin_may_have_lost():
     assert broadcast.resume(1) == []
 
 
+def test_availability_bytes_that_are_certified_and_missing_are_asked_for_again():
+    broadcast = member((0, VOUCHED))
+    assert broadcast.resume(0) == [Send(0, VOUCHED), Fetch(ONE.header, (0,))]
+    assert broadcast.resume(1) == [Fetch(ONE.header, (1,))]
+    broadcast.arrived(A)
+    assert broadcast.resume(0) == [Send(0, VOUCHED)]
+    assert broadcast.resume(1) == []
+
+
+def test_who_delivered_is_done_although_it_never_echoed():
+    broadcast = member((3, VOUCHED))
+    assert not broadcast.done
+    broadcast.arrived(A)
+    assert broadcast.done
+
+
 def test_an_origin_that_restarts_counts_the_echoes_that_were_told_again_before_it_started():
     origin = at(0)
     assert origin.handle(1, echo(1, ONE)) == origin.handle(2, echo(2, ONE)) == origin.handle(3, echo(3, ONE)) == []
@@ -227,3 +264,43 @@ def test_an_origin_is_not_stopped_by_its_own_words_from_before_a_crash():
     origin = at(0)
     assert origin.handle(1, Sighting(ONE)) == []
     assert origin.start(A) == PROPOSED
+
+
+def refused():
+    """An origin that proposed one vector, lost it in a crash, and would now propose another."""
+    before = at(0)
+    before.start(A)
+    return at(0, before)
+
+
+def test_an_origin_that_lost_its_vector_takes_part_as_a_member():
+    origin = refused()
+    assert origin.start(B) == []
+    assert origin.handle(3, VOUCHED) == [Expect(ONE.header), Broadcast(VOUCHED), Fetch(ONE.header, (1, 2))]
+    assert origin.resume(1) == [Stream(ONE.header, 1), Send(1, VOUCHED), Fetch(ONE.header, (1,))]
+    assert origin.arrived(A) == [Deliver(ONE.header)]
+
+
+def test_an_origin_that_lost_its_vector_hears_the_words_that_came_before_it_started():
+    origin = refused()
+    assert origin.handle(1, echo(1, ONE)) == origin.handle(3, VOUCHED) == []
+    assert origin.start(B) == [Expect(ONE.header), Broadcast(VOUCHED), Fetch(ONE.header, (1, 2))]
+
+
+def test_an_origin_that_lost_its_vector_counts_the_echoes_of_it_and_fetches_it():
+    origin = refused()
+    origin.handle(1, Sighting(ONE))
+    assert origin.start(B) == [Expect(ONE.header)]
+    assert origin.handle(1, echo(1, ONE)) == origin.handle(2, echo(2, ONE)) == []
+    assert origin.handle(3, echo(3, ONE)) == [
+        Broadcast(certificate(ONE, [1, 2, 3])),
+        Fetch(ONE.header, (1, 2, 3)),
+    ]
+    assert origin.arrived(A) == [Deliver(ONE.header)]
+
+
+def test_what_is_heard_before_the_start_is_one_word_of_each_member():
+    origin = at(0)
+    assert origin.handle(1, echo(1, ONE)) == origin.handle(1, Sighting(OTHER)) == origin.handle(2, echo(1, ONE)) == []
+    assert origin.start(A) == [*PROPOSED, Accuse(2, Fault.MALFORMED)]
+    assert origin.handle(3, echo(3, ONE)) == [Broadcast(certificate(ONE, [0, 1, 3])), Deliver(ONE.header)]

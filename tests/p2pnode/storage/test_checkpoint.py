@@ -144,22 +144,84 @@ def vector(value):
     return np.full(5, value, np.float32)
 
 
-def test_the_outbox_keeps_the_latest_two(tmp_path):
-    outbox = Outbox(tmp_path / "outbox")
-    slots = [Slot(9, 0, 0), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(100)]
+def test_the_outbox_keeps_two_steps_with_every_slot(tmp_path):
+    outbox = Outbox(tmp_path / "outbox", NETWORK)
+    slots = [Slot(9), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(10, 1), Slot(11), Slot(100)]
     assert slots == sorted(slots)
-    for i, slot in enumerate(slots):
-        outbox.put(slot, vector(i))
-        kept = [outbox.get(each) for each in slots]
-        assert [None if each is None else each[0] for each in kept] == [
-            float(j) if i - 2 < j <= i else None for j in range(len(slots))
+    kept = [slots[:1], slots[:2], slots[:3], slots[:4], slots[:5], slots[:6], slots[4:7], slots[7:]]
+    for number, slot in enumerate(slots):
+        outbox.put(slot, vector(number))
+        assert outbox.slots() == kept[number]
+        assert [None if (own := outbox.get(each)) is None else own[0] for each in slots] == [
+            slots.index(each) if each in kept[number] else None for each in slots
         ]
-    assert len(list((tmp_path / "outbox").iterdir())) == 2
+    assert len(list((tmp_path / "outbox").iterdir())) == 1
+
+
+def test_a_vector_of_an_earlier_step_makes_the_outbox_forget_no_later_one(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK)
+    for step in (5, 6, 3, 4):
+        outbox.put(Slot(step), vector(step))
+    assert outbox.slots() == [Slot(3), Slot(4), Slot(5), Slot(6)]
+
+
+def test_slots_come_in_the_order_of_the_conversation_and_only_where_they_can_be_read(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK)
+    assert outbox.slots() == []
+    ordered = [Slot(9, 255, 65535), Slot(10), Slot(10, 0, 2), Slot(10, 0, 10), Slot(10, 2), Slot(10, 11)]
+    for slot in reversed(ordered):
+        outbox.put(slot, vector(1))
+    for stray in ("notes", "10.safetensors", f"{10:020}-{0:03}-{2:05}.safetensors.new"):
+        (tmp_path / stray).write_bytes(b"x")
+    (tmp_path / f"{10:020}-{0:03}-{3:05}.safetensors").write_bytes(b"x")
+    assert outbox.slots() == ordered
+    Outbox(tmp_path, b"m" * 32).put(Slot(10, 2), vector(2))
+    assert outbox.slots() == [slot for slot in ordered if slot != Slot(10, 2)]
+
+
+def test_the_last_step_there_is_has_its_place_in_the_outbox(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK)
+    outbox.put(Slot(STEP_MAX, 255, 65535), vector(1))
+    assert outbox.slots() == [Slot(STEP_MAX, 255, 65535)]
+
+
+def test_what_another_network_left_is_not_read(tmp_path):
+    Outbox(tmp_path, b"m" * 32).put(Slot(1), vector(1))
+    outbox = Outbox(tmp_path, NETWORK)
+    assert outbox.get(Slot(1)) is None
+    assert outbox.slots() == []
+    outbox.put(Slot(1), vector(2))
+    assert outbox.get(Slot(1))[0] == 2
+    assert Outbox(tmp_path, b"m" * 32).get(Slot(1)) is None
+
+
+def test_a_vector_under_a_right_checksum_but_of_no_network_is_not_read(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK)
+    outbox.put(Slot(1), vector(1))
+    [file] = tmp_path.iterdir()
+    file.write_bytes(sealed({"vector": vector(1)}))
+    assert outbox.get(Slot(1)) is None
+    file.write_bytes(sealed({"other": vector(1)}, network=NETWORK.hex()))
+    assert outbox.get(Slot(1)) is None
+    file.write_bytes(sealed({"vector": vector(1)}, network=NETWORK.hex()))
+    assert outbox.get(Slot(1)).tobytes() == vector(1).tobytes()
+
+
+def test_a_vector_is_durable_when_put_returns(tmp_path, monkeypatch):
+    """File, then name, then folder: what is signed next must never outlive it."""
+    outbox, done = Outbox(tmp_path, NETWORK), []
+    for owner, name in ((os, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, name=name, call=call: (done.append(name), call(*given))[1])
+    outbox.put(Slot(1), vector(1))
+    assert done == ["write", "fsync", "replace", "fsync"]
+    outbox.put(Slot(3), vector(3))
+    assert done == ["write", "fsync", "replace", "fsync"] * 2 + ["unlink"]
 
 
 def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
-    Outbox(tmp_path / "outbox").put(Slot(1), vector(1))
-    again = Outbox(tmp_path / "outbox")
+    Outbox(tmp_path / "outbox", NETWORK).put(Slot(1), vector(1))
+    again = Outbox(tmp_path / "outbox", NETWORK)
     assert again.get(Slot(1)).tobytes() == vector(1).tobytes()
     assert again.get(Slot(0)) is None
     again.put(Slot(1), vector(2))
@@ -167,7 +229,7 @@ def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
 
 
 def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path, NETWORK)
     outbox.put(Slot(1), vector(1))
     [file] = tmp_path.iterdir()
     whole = file.read_bytes()
@@ -182,15 +244,17 @@ def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
 
 
 def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_path, monkeypatch):
-    outbox = Outbox(tmp_path)
-    outbox.put(Slot(1), vector(1))
+    Outbox(tmp_path, NETWORK).put(Slot(1), vector(1))
     with monkeypatch.context() as crash:
         crash.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
         for step in (1, 2, 3, 4):
             with pytest.raises(OSError, match="no power"):
-                outbox.put(Slot(step), vector(9))
+                Outbox(tmp_path, NETWORK).put(Slot(step), vector(9))
+            assert len(list(tmp_path.iterdir())) == 2
+    outbox = Outbox(tmp_path, NETWORK)
+    assert outbox.slots() == [Slot(1)]
     assert outbox.get(Slot(1))[0] == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_files_are_plain_safetensors(tmp_path, path):

@@ -63,6 +63,79 @@ def test_places_are_told_apart(path):
     assert signing(path, *(header(3, b"z", origin=origin).echo() for origin in (0, 1))) == [None, None]
 
 
+def test_what_was_signed_or_promised_is_known_whole_over_a_restart(path):
+    signer = DurableSigner(IDENTITY, path)
+    ready = Claim(3, "ready 0 3 0 0", b"d" * 32)
+    assert signer.promised(ready.place) is None
+    assert signer.promise(ready)
+    signer.sign(claim(3))
+    signer.flush()
+    for _ in range(2):
+        assert signer.promised(ready.place) == b"d" * 32
+        assert signer.promised(claim(3).place) == claim(3).statement
+        assert signer.promised(claim(4).place) is None
+        signer.close()
+        signer = DurableSigner(IDENTITY, path)
+    signer.close()
+
+
+def test_a_promise_binds_what_is_signed_and_a_signature_binds_what_is_promised(path):
+    for _ in range(2):
+        signer = DurableSigner(IDENTITY, path)
+        assert signer.promise(claim(3))
+        assert signer.promise(claim(3))
+        assert not signer.promise(claim(3, b"x"))
+        assert signer.sign(claim(3, b"x")) is None
+        assert VERIFY(0, claim(3).statement, signer.sign(claim(3)))
+        assert signer.sign(claim(4))
+        assert not signer.promise(claim(4, b"x"))
+        assert signer.promised(claim(4).place) == claim(4).statement
+        signer.flush()
+        signer.close()
+
+
+def test_what_was_promised_is_dirty_until_it_is_flushed(path):
+    signer = DurableSigner(IDENTITY, path)
+    signer.promise(claim(1))
+    assert signer.dirty
+    signer.flush()
+    signer.promise(claim(1))
+    signer.promise(claim(1, b"x"))
+    signer.promised(claim(1).place)
+    assert not signer.dirty
+    signer.close()
+
+
+def test_promises_are_kept_from_the_floor_on_and_below_it_nothing_new_is_promised(path):
+    signer = DurableSigner(IDENTITY, path)
+    assert all(signer.promise(claim(step)) for step in (1, 2, 3))
+    signer.flush()
+    signer.forget_before(2)
+    for _ in range(2):
+        assert [signer.promised(claim(step).place) for step in (1, 2, 3)] == [
+            None,
+            claim(2).statement,
+            claim(3).statement,
+        ]
+        assert [signer.promise(claim(step)) for step in (0, 1, 2, 3)] == [False, False, True, True]
+        assert not signer.promise(claim(2, b"x"))
+        signer.close()
+        signer = DurableSigner(IDENTITY, path)
+    signer.close()
+
+
+@pytest.mark.parametrize("statement", [b"", b"\x00", bytes(range(256)), b"\xff" * 1000])
+@pytest.mark.parametrize("place", ["", "p", "échos 1023 9223372036854775807 255 65535"])
+def test_a_statement_and_its_place_may_be_any(path, place, statement):
+    odd = Claim(STEP_MAX, place, statement)
+    [before] = signing(path, odd)
+    signer = DurableSigner(IDENTITY, path)
+    assert signer.promised(place) == statement
+    assert signer.sign(odd) == before
+    assert not signer.promise(Claim(STEP_MAX, place, statement + b"\x00"))
+    signer.close()
+
+
 def test_what_was_signed_is_dirty_until_it_is_flushed(path):
     signer = DurableSigner(IDENTITY, path)
     assert not signer.dirty
@@ -154,6 +227,24 @@ class Node(RuleBasedStateMachine):
             self.signed[one.place].add(said)
         else:
             assert step < self.signer.floor or self.signed[one.place] - {said}
+
+    @rule(step=st.integers(0, 6), place=st.sampled_from("ab"), said=st.sampled_from([b"x", b"y", b"z"]))
+    def promise(self, step, place, said):
+        """Words that go out unsigned bind as signed ones do."""
+        one = Claim(step, f"{place} {step}", said)
+        if self.signer.promise(one):
+            assert self.signer.promised(one.place) == said
+            assert self.unsent.setdefault(one.place, said) == said
+            assert self.sent.get(one.place, said) == said
+            self.signed[one.place].add(said)
+        else:
+            assert step < self.signer.floor or self.signed[one.place] - {said}
+
+    @rule()
+    def what_was_sent_is_known(self):
+        for place, said in self.sent.items():
+            forgotten = int(place.split()[1]) < self.signer.floor
+            assert self.signer.promised(place) == (None if forgotten else said)
 
     @rule()
     def send(self):
