@@ -2,7 +2,9 @@
 
 Guarantees, with a broadcast of the committee's bound and every honest member started: every honest member outputs,
 once, n−f or more values of distinct members, its own among them, whatever f members do. With a consistent broadcast
-no two honest members hold different values of one member. With a total one any two honest members share n−f values.
+no two honest members hold different values of one member. With a total one any two honest members share n−f values,
+as long as none of them forgets in a crash what it reported. One's own is missing only where one proposed another vector
+before a crash and lost it.
 
 n−f is the most that can be waited for: f members may be silent for ever. Source: the waiting step of each round in
 averaging agreement (arXiv 2008.00742) and in MoNNA (arXiv 2209.10931).

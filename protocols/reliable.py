@@ -91,7 +91,7 @@ class Reliable(Broadcast):
     def handle(self, sender: PeerId, message: BroadcastMessage) -> list[Effect]:
         if self.done:
             return []
-        out = self._become_ready(self._recalled) if self._recalled is not None else []
+        out = self._recall()
         match message:
             case Proposal():
                 out += self._propose(sender, message)
@@ -107,13 +107,13 @@ class Reliable(Broadcast):
 
     def arrived(self, digest: Digest) -> list[Effect]:
         wanted = (self.signed is not None and self.signed.header.digest == digest) or self._decided == digest
-        if self.done or digest in self._held or not wanted:
+        if self.done or not wanted:
             return []
         self._held.add(digest)
         return self._echo() + self._deliver()
 
     def resume(self, peer: PeerId) -> list[Effect]:
-        out: list[Effect] = []
+        out = self._recall()
         if self.mine and self.signed is not None:
             out += [Stream(self.signed.header, peer), Send(peer, Proposal(self.signed))]
         if self._my_echo is not None:
@@ -126,6 +126,10 @@ class Reliable(Broadcast):
 
     def close(self) -> list[Effect]:
         return []
+
+    def _recall(self) -> list[Effect]:
+        """Say what one was ready for before a crash."""
+        return self._become_ready(self._recalled) if self._recalled is not None and not self.done else []
 
     def _echo(self) -> list[Effect]:
         """Alg. 3.18: echo the first header, and no other. Knowing of a second one, do not help the first."""

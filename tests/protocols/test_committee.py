@@ -157,7 +157,7 @@ THEOREMS = {name: bound for name, bound in vars(theorems).items() if isinstance(
 def test_every_theorem_has_its_bound_and_its_source():
     assert {name: str(bound) for name, bound in THEOREMS.items()} == {
         "NO_LIAR": "f = 0",
-        "PLAIN_BROADCAST": "n ≥ 1f+1",
+        "PLAIN_BROADCAST": "n ≥ f+1",
         "SIGNED_ECHO_BROADCAST": "n ≥ 3f+1",
         "RELIABLE_BROADCAST": "n ≥ 3f+1",
         "MEDIAN": "n ≥ 3f+3",
