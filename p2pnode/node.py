@@ -172,7 +172,7 @@ class Node:
         self.recipe = recipe
         self.steps = steps
         self.retained = retained
-        self.position = Slot(first_step)
+        self._go(Slot(first_step))
         self.training = False
         self.descending = False
         self._said = _whole_steps(recipe, first_step, said or {})
@@ -194,11 +194,6 @@ class Node:
         """Members whose vector the current slot still lacks, while it waits for a quorum of them."""
         agreement = self._agreements.get((self.position.step, self.position.exchange))
         return agreement.missing if agreement is not None else ()
-
-    @property
-    def horizon(self) -> Slot:
-        """The last slot that is talked about now."""
-        return self._after(self.position)
 
     @property
     def oldest(self) -> int:
@@ -284,8 +279,14 @@ class Node:
 
     def _move(self) -> list[NodeEffect]:
         """Go to the next slot: forget vectors older than the one left, and hear out who was ahead."""
-        left, self.position = self.position, self._after(self.position)
+        left = self.position
+        self._go(self.horizon)
         return [self._release(left), *self._hear_out()]
+
+    def _go(self, slot: Slot) -> None:
+        self.position = slot
+        self.horizon = self._after(slot)
+        """The last slot that is talked about now."""
 
     def _release(self, before: Slot) -> Release:
         """What no peer needs of us any more: of a total broadcast, whoever is slow may need anyone's bytes."""
@@ -319,7 +320,7 @@ class Node:
         if frontier < self.position.step + 2:
             return []
         self.training = self.descending = False
-        self.position = Slot(frontier)
+        self._go(Slot(frontier))
         return [Jump(frontier), *self._retire(), self._release(self.position), *self._train(), *self._hear_out()]
 
     def _restate(self) -> list[NodeEffect]:

@@ -43,7 +43,8 @@ class Exchange:
 
     def sub_rounds(self, step: int) -> int:
         """How many sub-rounds this exchange has at a step, from 0."""
-        return self.rounds[min(precision(step), len(self.rounds)) - 1]
+        rounds = self.rounds
+        return rounds[0] if len(rounds) == 1 else rounds[min(precision(step), len(rounds)) - 1]
 
 
 @dataclass(frozen=True, slots=True)
