@@ -193,8 +193,8 @@ def simulate(
 ) -> None:
     """Run whole networks in one process at virtual time, under attack, and check every guarantee at every delivery.
 
-    One seed is one trace, on any machine. Exit code 1 if a guarantee did not hold; each such run comes with the
-    command that runs it again.
+    One seed is one trace, on any machine. Exit code 1 if a guarantee did not
+    hold; each such run comes with the command that runs it again.
 
     Examples:
 
