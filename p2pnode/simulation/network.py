@@ -372,7 +372,7 @@ class Network:
             item()
             return
         process, source, epoch, link_epoch, payload, words, sent_at = item
-        if not process.alive or process.epoch != epoch:
+        if process.epoch != epoch:
             return
         if link_epoch is not None:
             if self._link_epochs.get(frozenset((source, process.member)), 0) != link_epoch:

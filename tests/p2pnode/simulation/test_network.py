@@ -338,6 +338,16 @@ def test_a_stopped_node_hears_nothing_and_says_nothing(monkeypatch):
         assert [one for one in during if ZERO in (one.to, one.source)] == []
 
 
+def test_what_a_stopped_node_asked_for_is_not_for_the_next(monkeypatch):
+    def prepare(one):
+        one.at(0.001, lambda: (one._stop(one._processes[ZERO]), one.restart(ZERO)))
+
+    at_once(monkeypatch, prepare)
+    _, seen = ran("plain")
+    asked = [one for one in seen if one.to == ZERO and isinstance(one.payload, Trained)]
+    assert [one.sent_at for one in asked] == [0.001]
+
+
 def test_a_node_is_doomed_at_every_boundary_sooner_or_later():
     boundaries = set()
     for seed in range(40):
