@@ -187,7 +187,7 @@ def _simulation_title(told: dict[str, Any]) -> str:
 
 
 def _against(count: int, quiet: int) -> str:
-    return f"{count:,}, {count / quiet:.2f} of the formula for quiet runs"
+    return f"{count:,} ({count / quiet:.2f} of what quiet runs take)"
 
 
 def _live_table(nodes: "list[NodeView]", plan: "Plan") -> Table:

@@ -177,7 +177,10 @@ class Checks:
         self._forgetful = True
 
     def delivered(self, me: PeerId, digest: Digest) -> None:
-        """Where one broadcast is all: an honest member delivers."""
+        """Where one broadcast is all: an honest member delivers, what the origin said if it is honest."""
+        for origin in self._honest:
+            if self._said.get((origin, "proposal", Slot(0)), digest) != digest:
+                raise Violation("validity", f"{me} delivers what {origin}, honest, did not say")
         kind = BROADCASTS[self._scenario.recipe.exchanges[0].broadcast]
         if kind.consistent:
             others = set(self._delivered.values()) - {digest}

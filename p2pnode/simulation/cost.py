@@ -32,7 +32,10 @@ class Cost:
 
 
 def quiet(scenario: Scenario, length: int) -> Cost:
-    """The cost of a run in which nobody lies and nothing is lost.
+    """The cost of a run in which nobody lies, nothing is lost, and all links are alike.
+
+    Where delays differ much, who is slow leaves out an echo that nobody needs any more, or asks for bytes: a few
+    messages less or more.
 
     Args:
         scenario: what is run.

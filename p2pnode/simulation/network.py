@@ -38,6 +38,7 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.simulation.checks import Checks, Violation
+from p2pnode.simulation.cost import quiet
 from p2pnode.simulation.learner import Chance, Training, mixture
 from p2pnode.simulation.process import Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
@@ -54,8 +55,8 @@ FETCH_AFTER_S = 1.0
 WORK_S = 0.2
 """Virtual seconds that a gradient, a mixture or a checkpoint takes on average."""
 
-DELIVERIES_MAX_PER_MESSAGE = 50
-"""A run that takes so many times the deliveries of a quiet one does not end."""
+DELIVERIES_MAX_PER_MESSAGE = 200
+"""A run with so many deliveries for each message and each slot of a node of a quiet one does not end."""
 
 NETWORK = blake2b(b"p2pnode simulation", digest_size=32).digest()
 
@@ -207,8 +208,8 @@ class Network:
     def let_through(self) -> None:
         """Send what was held back and is not any more."""
         items, self._blocked_items = self._blocked_items, []
-        for item in items:
-            self._push(self.now + self._links.delays()[0], item)
+        for item in items:  # on links that keep order, ahead of all that was sent later
+            self._push(self.now + (0.0 if self._links.ordered else self._links.delays()[0]), item)
 
     def sever(self, one: PeerId, other: PeerId) -> None:
         """Lose a link, with all that is under way over it."""
@@ -293,11 +294,10 @@ class Network:
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
-        honest = member in self._honest or "twins" in scenario.attacks
-        if honest:
+        attacks = [attack for attack in scenario.attacks if attack != "twins"]
+        if member in self._honest or not attacks:
             return node, vectors, node
-        sign, liars = self._signs[member], scenario.liars
-        return node, vectors, Liar(node, vectors, sign, scenario.attacks, liars, self.seed)
+        return node, vectors, Liar(node, vectors, self._signs[member], attacks, scenario.liars, self.seed)
 
     def _listeners(self) -> dict[tuple[PeerId, PeerId], list[Process]]:
         """(member, peer) → the processes of the member that talk with this peer: of twins one, the other, or both."""
@@ -370,7 +370,7 @@ class Network:
             item()
             return
         process, source, epoch, link_epoch, payload, words, sent_at = item
-        if not process.alive or process.epoch != epoch:
+        if process.epoch != epoch:
             return
         if link_epoch is not None:
             if self._link_epochs.get(frozenset((source, process.member)), 0) != link_epoch:
@@ -571,7 +571,9 @@ class Network:
         return {member: identity.sign for member, identity in identities.items()}, ring
 
     def _quiet_deliveries(self) -> int:
-        return 1000 + self.scenario.nodes**2 * 1000
+        scenario = self.scenario
+        slots = scenario.steps * scenario.recipe.slots(scenario.steps)
+        return scenario.nodes * slots + quiet(scenario, self.length).messages
 
 
 def _ideal(member: PeerId) -> Sign:

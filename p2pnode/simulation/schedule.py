@@ -102,13 +102,16 @@ def _swizzle_clog(network: Network) -> None:
     """Members drawn at random are clogged one after another, and unclogged in another order."""
     random = network.random
     victims = random.sample(network.scenario.committee.members, random.randint(1, network.scenario.nodes))
+    clogged: set[PeerId] = set()
 
     def clog(victim: PeerId) -> None:
+        clogged.add(victim)
         network.blocked.update((victim, peer) for peer in network.others(victim))
         network.blocked.update((peer, victim) for peer in network.others(victim))
 
     def unclog(victim: PeerId) -> None:
-        network.blocked -= {pair for pair in network.blocked if victim in pair}
+        clogged.discard(victim)
+        network.blocked -= {pair for pair in network.blocked if victim in pair and clogged.isdisjoint(pair)}
         network.let_through()
 
     for victim in victims:
@@ -142,10 +145,10 @@ def _crash(network: Network) -> None:
 
 
 def _power_cut(network: Network) -> None:
-    """All nodes stop, within a fraction of a delay, and come back one by one."""
+    """All honest nodes stop, within a fraction of a delay, and come back one by one."""
     when = _sometime(network.random)
     for member in network.scenario.honest:
-        _stop(network, member, when + network.random.expovariate(10.0))
+        _stop(network, member, min(when + network.random.expovariate(10.0), HEAL_AT))
 
 
 def _stop(network: Network, member: PeerId, when: float) -> None:

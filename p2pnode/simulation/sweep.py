@@ -23,7 +23,7 @@ from p2pnode.simulation.diagram import diagram
 from p2pnode.simulation.network import Delivery, Network
 from p2pnode.simulation.scenario import Scenario, one_broadcast
 from p2pnode.simulation.schedule import SCHEDULES
-from protocols.committee import PLAIN_BROADCAST, RELIABLE_BROADCAST, SIGNED_ECHO_BROADCAST, Committee
+from protocols.committee import MEMBERS_MAX, PLAIN_BROADCAST, RELIABLE_BROADCAST, SIGNED_ECHO_BROADCAST, Committee
 
 ALL = "all"
 
@@ -44,6 +44,9 @@ ATTACKS_IN_TURN: tuple[tuple[str, ...], ...] = (
 
 DIAGRAM_DELIVERIES = 60
 """Deliveries that a diagram shows: the last ones."""
+
+SUB_ROUNDS_MAX = 64
+"""As in a genesis."""
 
 _BOUNDS = {"plain": PLAIN_BROADCAST, "signed-echo": SIGNED_ECHO_BROADCAST, "reliable": RELIABLE_BROADCAST}
 _CHUNK = 20
@@ -94,15 +97,37 @@ class Sweep:
         Raises:
             ConfigError: for an unknown name, or where no theorem covers the choice.
         """
-        check_attacks(name for attacks in self.attacks for name in attacks if name != "twins")
+        if self.nodes > MEMBERS_MAX:
+            raise ConfigError(f"nodes = {self.nodes}: too many. Remedy: choose at most {MEMBERS_MAX}")
+        if self.byzantine >= self.nodes:
+            raise ConfigError(
+                f"byzantine = {self.byzantine}: of {self.nodes} nodes one at least is honest. Remedy: choose fewer"
+            )
+        if not 0 <= self.f < self.nodes:
+            raise ConfigError(f"f = {self.f}: of {self.nodes} nodes one at least is honest. Remedy: choose a smaller f")
+        try:
+            check_attacks(name for attacks in self.attacks for name in attacks if name != "twins")
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or twins, or {ALL} of them in turn") from error
         for schedule in self.schedules:
             if schedule not in SCHEDULES:
                 known = ", ".join([ALL, *SCHEDULES])
                 raise ConfigError(f"schedule = {schedule!r}: no such schedule. Remedy: choose one of {known}")
         if self.byzantine > self.f and not self.beyond_the_bound:
             raise ConfigError(
-                f"byzantine = {self.byzantine}: more than f={self.f}. Remedy: raise f, or add --beyond-the-bound, to "
-                "see it break"
+                f"byzantine = {self.byzantine}: more than f={self.f}. Remedy: choose fewer, or raise f, or add "
+                "--beyond-the-bound to see it break"
+            )
+        if self.sub_rounds is not None and not 1 <= self.sub_rounds <= SUB_ROUNDS_MAX:
+            raise ConfigError(
+                f"sub-rounds = {self.sub_rounds}: out of bounds. Remedy: choose from 1 to {SUB_ROUNDS_MAX}"
+            )
+        if self.recipe in BROADCASTS and any(
+            choice is not None for choice in (self.broadcast, self.rule, self.sub_rounds)
+        ):
+            raise ConfigError(
+                f"recipe = {self.recipe!r}: of one broadcast alone nothing is mixed. Remedy: leave out --rule, "
+                "--broadcast and --sub-rounds, or choose a recipe"
             )
         self.scenario(0)
         return self
@@ -131,6 +156,7 @@ def _scenario(sweep: Sweep, attacks: tuple[str, ...], schedule: str) -> Scenario
     asked += ["--broadcast", sweep.broadcast] if sweep.broadcast else []
     asked += ["--rule", sweep.rule] if sweep.rule else []
     asked += ["--sub-rounds", str(sweep.sub_rounds)] if sweep.sub_rounds else []
+    asked += ["--data-dir", str(sweep.data_dir)] if sweep.data_dir else []
     steps = 1 if sweep.recipe in BROADCASTS else sweep.steps
     return Scenario(
         sweep.nodes,
@@ -253,6 +279,7 @@ def run_all(sweep: Sweep, seeds: range, watch: Callable[[Tally], None]) -> Tally
         seeds: for which seeds.
         watch: told of the sum so far, now and then.
     """
+    torch.set_num_threads(1)  # as the workers do, for the same sums everywhere
     total = Tally()
     for part in _in_order(sweep, seeds) if len(seeds) > _CHUNK else (run_one(sweep, seed) for seed in seeds):
         total.add(part)
