@@ -3,7 +3,7 @@
 from hashlib import blake2b
 
 from protocols.committee import Committee
-from protocols.effects import Certificate, Echo
+from protocols.effects import Certificate, Echo, Ready, Report
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
 from protocols.protocol import Party
@@ -29,16 +29,23 @@ class Signer:
         self.signed = {}
 
     def sign(self, claim):
-        if self.signed.setdefault(claim.place, claim.statement) != claim.statement:
-            return None
-        return sign(self.me, claim.statement)
+        return sign(self.me, claim.statement) if self.promise(claim) else None
+
+    def promise(self, claim):
+        return self.signed.setdefault(claim.place, claim.statement) == claim.statement
+
+    def promised(self, place):
+        return self.signed.get(place)
 
 
 class Faithless(Signer):
-    """Signs whatever it is asked to."""
+    """Signs and promises whatever it is asked to."""
 
-    def sign(self, claim):
-        return sign(self.me, claim.statement)
+    def promise(self, claim):
+        return True
+
+    def promised(self, place):
+        return None
 
 
 def party(me=0, n=4, f=1, signer=None):
@@ -64,6 +71,14 @@ def echo(member, of):
 
 def certificate(of, members):
     return Certificate(of, tuple((PeerId(member), echo(member, of).signature) for member in members))
+
+
+def ready(of):
+    return Ready(of.header.slot, of.header.origin, of.header.digest)
+
+
+def report(*members, slot=FIRST):
+    return Report(slot, tuple(PeerId(member) for member in members))
 
 
 def proof(one, other):
