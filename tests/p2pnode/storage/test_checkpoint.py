@@ -144,22 +144,42 @@ def vector(value):
     return np.full(5, value, np.float32)
 
 
-def test_the_outbox_keeps_the_latest_two(tmp_path):
-    outbox = Outbox(tmp_path / "outbox")
-    slots = [Slot(9, 0, 0), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(100)]
+def test_the_outbox_keeps_every_slot_of_the_latest_two_steps(tmp_path):
+    outbox = Outbox(tmp_path / "outbox", NETWORK)
+    slots = [Slot(9), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(10, 0, 1), Slot(11), Slot(100)]
     assert slots == sorted(slots)
     for i, slot in enumerate(slots):
         outbox.put(slot, vector(i))
-        kept = [outbox.get(each) for each in slots]
-        assert [None if each is None else each[0] for each in kept] == [
-            float(j) if i - 2 < j <= i else None for j in range(len(slots))
-        ]
-    assert len(list((tmp_path / "outbox").iterdir())) == 2
+        wanted = [old for old in slots[: i + 1] if old.step >= slot.step - 1]
+        assert outbox.slots() == wanted
+        assert [outbox.get(old)[0] for old in wanted] == [float(slots.index(old)) for old in wanted]
+        assert [old for old in slots if outbox.get(old) is not None] == wanted
+    assert len(list((tmp_path / "outbox").iterdir())) == 1
+
+
+def test_what_another_network_left_in_the_outbox_is_not_there(tmp_path):
+    Outbox(tmp_path, b"other" + bytes(27)).put(Slot(1), vector(1))
+    mine = Outbox(tmp_path, NETWORK)
+    assert mine.get(Slot(1)) is None
+    assert mine.slots() == []
+    mine.put(Slot(1), vector(2))
+    assert mine.get(Slot(1))[0] == 2
+
+
+def test_what_is_no_vector_of_a_slot_is_no_concern_of_the_outbox(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK)
+    outbox.put(Slot(1), vector(1))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "1-2-3.safetensors").write_text("nobody's")
+    assert outbox.slots() == [Slot(1)]
+    outbox.put(Slot(9), vector(9))
+    assert outbox.slots() == [Slot(9)]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
-    Outbox(tmp_path / "outbox").put(Slot(1), vector(1))
-    again = Outbox(tmp_path / "outbox")
+    Outbox(tmp_path / "outbox", NETWORK).put(Slot(1), vector(1))
+    again = Outbox(tmp_path / "outbox", NETWORK)
     assert again.get(Slot(1)).tobytes() == vector(1).tobytes()
     assert again.get(Slot(0)) is None
     again.put(Slot(1), vector(2))
@@ -167,7 +187,7 @@ def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
 
 
 def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path, NETWORK)
     outbox.put(Slot(1), vector(1))
     [file] = tmp_path.iterdir()
     whole = file.read_bytes()
@@ -182,7 +202,7 @@ def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
 
 
 def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_path, monkeypatch):
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path, NETWORK)
     outbox.put(Slot(1), vector(1))
     with monkeypatch.context() as crash:
         crash.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
@@ -190,7 +210,9 @@ def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_pat
             with pytest.raises(OSError, match="no power"):
                 outbox.put(Slot(step), vector(9))
     assert outbox.get(Slot(1))[0] == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    assert outbox.slots() == [Slot(1)]
+    outbox.put(Slot(6), vector(6))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_files_are_plain_safetensors(tmp_path, path):
