@@ -23,7 +23,7 @@ from p2pnode.codec import (
 from p2pnode.errors import Malformed, NonCanonical, WireError
 from p2pnode.identity import Identity, KeyRing
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, Echo, Hello, Proposal, Sighting
+from protocols.effects import Certificate, DigestEcho, Echo, Hello, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, LENGTH_MAX, STEP_MAX, Header, SignedHeader, Slot
 
@@ -40,6 +40,9 @@ messages = st.one_of(
     st.builds(Echo, slots, members, signatures),
     st.builds(Certificate, signed, st.lists(st.tuples(members, signatures), max_size=4).map(tuple)),
     st.builds(Sighting, signed),
+    st.builds(DigestEcho, signed),
+    st.builds(Ready, slots, members, digests),
+    st.builds(Report, slots, st.lists(members, max_size=4).map(tuple)),
     st.builds(Want, slots, digests),
     st.just(Finished()),
     st.builds(Hello, st.integers(0, STEP_MAX)),
@@ -55,6 +58,9 @@ ONE_OF_EACH = [
     Echo(HEADER.slot, 3, b"e" * 64),
     Certificate(SIGNED, ((0, b"0" * 64), (200, b"2" * 64))),
     Sighting(SIGNED),
+    DigestEcho(SIGNED),
+    Ready(HEADER.slot, 3, b"d" * 32),
+    Report(HEADER.slot, (0, 200, 1023)),
     Want(HEADER.slot, b"d" * 32),
     Finished(),
     Hello(300),
@@ -202,7 +208,7 @@ def test_what_only_resembles_finished_is_refused(data):
         decode(data)
 
 
-@pytest.mark.parametrize("tag", [0, 8, 255, -1, None, "", (), 2**64 - 1])
+@pytest.mark.parametrize("tag", [0, 11, 255, -1, None, "", (), 2**64 - 1])
 def test_an_unknown_tag_is_refused(tag):
     with pytest.raises(Malformed, match=r"^no message has tag|^a tag is an integer"):
         decode(msgpack.packb([tag, 1]))
