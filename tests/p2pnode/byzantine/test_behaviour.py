@@ -388,6 +388,7 @@ def test_who_forges_and_lies_does_both():
         ("withhold",),
         ("selective",),
         ("forge",),
+        ("random",),
         ("random", "equivocate"),
         ("alie", "equivocate", "withhold", "selective", "forge"),
     ],

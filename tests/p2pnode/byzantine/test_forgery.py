@@ -9,7 +9,7 @@ from p2pnode.byzantine.forgery import echo_of, forgeries
 from p2pnode.codec import decode, encode
 from p2pnode.node import Adopt, Arrived, Node, Received, Started, Trained
 from p2pnode.recipe import BROADCASTS, Exchange, Recipe
-from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Expect, Fetch, Message, Mix, Proposal, Send
+from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Expect, Fetch, Message, Mix, Proposal, Report, Send
 from protocols.header import Slot
 from tests import ideal
 
@@ -106,6 +106,22 @@ def test_each_forged_word_alone_accuses_the_liar_or_nobody(kind):
                 listener.hears(word)
                 assert {accusation.peer for accusation in listener.of(Accuse)} <= {LIAR}
                 assert all(accusation.evidence is None for accusation in listener.of(Accuse))
+
+
+def test_reports_that_are_too_short_or_out_of_order_are_the_liars_fault():
+    for word in words("reliable", 0):
+        if isinstance(word, Report):
+            listener = Listener("reliable", 0, trained=True)
+            listener.hears(word)
+            assert bool(listener.of(Accuse)) == (word.delivered != (0, 1, 2, LIAR))
+
+
+def test_an_echo_that_was_made_up_for_its_victim_is_the_liars_fault():
+    for seed in range(10):
+        [echo] = [word for word in words("signed-echo", seed) if isinstance(word, Echo) and word.origin != LIAR]
+        listener = Listener("signed-echo", echo.origin, trained=True)
+        listener.hears(echo)
+        assert [accusation.peer for accusation in listener.of(Accuse)] == [LIAR]
 
 
 @pytest.mark.parametrize("kind", BROADCASTS)
