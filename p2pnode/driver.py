@@ -157,6 +157,7 @@ class Driver:
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
+        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._forget_before = 0
         self._inbox: list[Event] = []
         self._wake = asyncio.Event()
@@ -245,14 +246,18 @@ class Driver:
             events, self._inbox = self._inbox, []
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             if self._signer.dirty:  # nothing signed leaves before it is durable
-                await asyncio.to_thread(self._signer.flush)
+                await self._record(self._signer.flush)
             if self._forget_before > self._signer.floor:
-                await asyncio.to_thread(self._signer.forget_before, self._forget_before)
+                await self._record(lambda: self._signer.forget_before(self._forget_before))
             for effect in effects:
                 self._perform(effect)
             for peer in {event.sender for event in events if isinstance(event, Received)}:
                 self._mesh.pause(peer, self.node.congested(peer))
             self._mesh.retry()
+
+    async def _record(self, job: Callable[[], None]) -> None:
+        """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
+        await asyncio.get_running_loop().run_in_executor(self._clerk, job)
 
     async def _tell_progress(self) -> None:
         """Say now and then where the node is, and whom it waits for if it does not get on."""
@@ -529,6 +534,7 @@ class Driver:
         await self._admin.stop()
         self.home.admin.unlink(missing_ok=True)
         self._worker.shutdown(cancel_futures=True)
+        self._clerk.shutdown(cancel_futures=True)
         if self._failure is None and not self.node.finished:
             self._save_checkpoint()
         self._signer.close()

@@ -45,8 +45,8 @@ class Member(Settings):
 class Choice(Settings):
     """Which recipe, and what is chosen otherwise than it does; None leaves the choice to the recipe."""
 
-    name: str = Field("trimmed", description="choose dsgd, trimmed or monna")
-    broadcast: str | None = Field(None, description="choose plain or signed-echo")
+    name: str = Field("trimmed", description="choose dsgd, trimmed, monna, jungle-rb or jungle-mda")
+    broadcast: str | None = Field(None, description="choose plain, signed-echo or reliable")
     rule: str | None = Field(
         None, description="choose mean, median, trimmed-mean, nearest-neighbour or minimum-diameter"
     )

@@ -47,9 +47,6 @@ class Faithless(Signer):
     def promised(self, place):
         return None
 
-    def promise(self, claim):
-        return True
-
 
 def party(me=0, n=4, f=1, signer=None):
     return Party(PeerId(me), Committee(n, f), NETWORK, FLOAT32, 1, signer or Signer(me), verify)

@@ -186,6 +186,8 @@ class Liar:
             return [effect]
         if slot in self._lies or self._vector_attacks:
             return []
+        if isinstance(effect, Stream) and "equivocate" in self._attacks:  # the lies' bytes come with their headers
+            return []
         forged = self._forge(slot) if proposed is not None and "forge" in self._attacks else []
         truth = self._vectors.get(proposed) if proposed is not None else None
         if "equivocate" in self._attacks and truth is not None:
@@ -250,8 +252,8 @@ class Liar:
         return BROADCASTS[self._node.recipe.exchanges[slot.exchange].broadcast]
 
     def _answer(self, sender: PeerId, message: BroadcastMessage) -> list[NodeEffect]:
-        """Carry on the broadcasts of the lies."""
-        lies = self._lies.get(message.slot, [])
+        """Carry on the broadcasts of the lies, each with the votes for it."""
+        lies = [lie for lie in self._lies.get(message.slot, []) if _voted(message) in (None, lie.digest)]
         return [part for lie in lies for effect in lie.broadcast.handle(sender, message) for part in _told(effect, lie)]
 
     def _resume(self, peer: PeerId) -> list[NodeEffect]:
@@ -326,6 +328,17 @@ def _told(effect: Effect, lie: Lie) -> list[NodeEffect]:
             return []
         case _:
             return [effect]
+
+
+def _voted(message: BroadcastMessage) -> Digest | None:
+    """The digest that a message votes for, if it says so."""
+    match message:
+        case DigestEcho(signed):
+            return signed.header.digest
+        case Ready(digest=digest):
+            return digest
+        case _:
+            return None
 
 
 def _about(effect: NodeEffect, me: PeerId) -> tuple[Slot | None, Digest | None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 
@@ -18,8 +19,9 @@ from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
 from p2pnode.identity import Identity
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt
-from p2pnode.storage.checkpoint import load_checkpoint
+from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
+from p2pnode.storage.vectors import digest_of
 from protocols.effects import Certificate, Echo, Proposal
 from protocols.faults import Fault
 from protocols.header import Slot
@@ -339,6 +341,160 @@ def test_a_vector_that_was_signed_before_a_crash_is_sent_again_not_computed_agai
 
     signed = uvloop.run(work())
     assert model(home).tobytes() == signed.tobytes(), "alone, the model is one's own vector"
+
+
+def test_who_crashes_begins_in_the_last_step_it_spoke_in_and_says_the_same_again(tmp_path):
+    """Without a checkpoint, and though all would come out otherwise today."""
+    _, homes = found_network(tmp_path, 5, 1, steps=30)
+    said = [{}, {}]
+
+    def overhear(driver, heard):
+        stream, sign = driver._mesh.stream, driver._signer.sign
+
+        def streaming(peer, slot, digest, vector):
+            heard.setdefault(slot, digest)
+            assert heard[slot] == digest
+            stream(peer, slot, digest, vector)
+
+        def signing(claim):
+            signature = sign(claim)
+            assert signature is not None, "it says nothing that it would have to take back"
+            return signature
+
+        driver._mesh.stream, driver._signer.sign = streaming, signing
+
+    async def work():
+        others = [make(home) for home in homes[:4]]
+        first = make(homes[4])
+        overhear(first, said[0])
+        first._save_checkpoint = lambda: None
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        stopped = asyncio.create_task(first.run())
+        await until(lambda: first.node.position.step >= 5, "a few steps")
+        first.stop()
+        assert await stopped is None
+        assert not homes[4].checkpoint.exists()
+        kept = {slot: digest_of(first._outbox.get(slot)) for slot in first._outbox.slots()}
+        second = make(homes[4])
+        assert second.node.position == max(kept) >= Slot(4)
+        overhear(second, said[1])
+        healthy = second._trainer.step
+        second._trainer.step = lambda t: healthy(t) * 1.5
+        await asyncio.wait_for(asyncio.gather(second.run(), *runs), RUN_S)
+        assert {slot: digest for slot, digest in said[1].items() if slot in kept} == kept
+        again = said[0].keys() & said[1].keys()
+        assert len(again) >= 1
+        assert all(said[0][slot] == said[1][slot] for slot in again)
+        assert all(driver._log.of("fault") == [] for driver in (*others, first, second))
+
+    uvloop.run(work())
+
+
+def test_a_node_begins_where_its_own_vectors_end_and_not_where_another_networks_do(tmp_path):
+    genesis, (home,) = found_network(tmp_path, 1)
+    vector = np.ones(make(home).vectors.length, np.float32)
+    Outbox(home.outbox, b"x" * 32).put(Slot(3), vector)
+    other = make(home)
+    assert (other.node.position, other._said()) == (Slot(0), {})
+    Outbox(home.outbox, genesis.network).put(Slot(3), vector)
+    mine = make(home)
+    assert (mine.node.position, mine._said()) == (Slot(3), {Slot(3): digest_of(vector)})
+    assert mine.vectors.get(digest_of(vector)) is not None
+    state = {name: tensor.numpy() for name, tensor in mine._trainer.state().items()}
+    for checkpoint, first in ((1, 3), (5, 5)):
+        save_checkpoint(home.checkpoint, genesis.network, Checkpoint(checkpoint, state))
+        assert make(home).node.position == Slot(first)
+    home.checkpoint.unlink()
+    Outbox(home.outbox, genesis.network).put(Slot(3), vector[1:])
+    assert make(home).node.position == Slot(0), "a vector of another length is none of this task"
+
+
+@pytest.mark.parametrize("writes", ["flush", "forget_before"])
+def test_the_journal_is_not_closed_while_it_is_written(tmp_path, monkeypatch, writes):
+    """The thread that writes outlives the task that waits for it, and the file's number may soon be another file's."""
+    closed, closed_meanwhile = threading.Event(), []
+
+    class SlowDisk(DurableSigner):
+        def close(self):
+            closed.set()
+            super().close()
+
+    def slow(signer, *arguments):
+        loop.call_soon_threadsafe(driver.stop)
+        closed_meanwhile.append(closed.wait(0.3))
+        getattr(DurableSigner, writes)(signer, *arguments)
+
+    setattr(SlowDisk, writes, slow)
+    monkeypatch.setattr(driver_module, "DurableSigner", SlowDisk)
+    _, (home,) = found_network(tmp_path, 1, steps=10**6, checkpoint_every=2)
+
+    async def work():
+        nonlocal driver, loop
+        driver, loop = make(home), asyncio.get_running_loop()
+        await asyncio.wait_for(driver.run(), RUN_S)
+
+    driver = loop = None
+    uvloop.run(work())
+    assert closed_meanwhile == [False]
+
+
+# Exchanges of gradients.
+
+
+def test_a_network_that_agrees_on_gradients_mixes_as_often_as_the_recipe_says_and_learns(tmp_path):
+    _, homes = found_network(tmp_path, 4, 1, steps=6, recipe={"name": "jungle-rb"})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        slots = [[] for _ in drivers]
+        for driver, mixed in zip(drivers, slots, strict=True):
+            driver._mix = lambda gathered, rows, into, mix=driver._mix, mixed=mixed: (
+                mixed.append(gathered.slot) or mix(gathered, rows, into)
+            )
+        results = await run_all(*drivers)
+        assert [result.steps for result in results] == [6] * 4
+        assert all(result.accuracy > 0.3 for result in results)
+        assert all(driver._log.of("fault") == [] for driver in drivers)
+        rounds = {0: (2, 2), 1: (2, 2), 2: (3, 2), 3: (3, 2), 4: (4, 2), 5: (4, 2)}
+        wanted = [Slot(step, e, k) for step, counts in rounds.items() for e in (0, 1) for k in range(counts[e])]
+        assert slots == [wanted] * 4
+
+    uvloop.run(work())
+    assert spread(homes) < 0.5
+
+
+def test_a_gradient_that_is_not_finite_is_proposed_as_none_and_a_direction_that_is_not_costs_the_step(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=3, recipe={"name": "jungle-rb"})
+
+    async def work():
+        driver = make(home)
+        before = driver._trainer.vector.numpy().copy()
+        direction, descend, directions = driver._trainer.direction, driver._trainer.descend, []
+
+        def broken_direction(step):
+            if step == 0:
+                raise NonFinite("boom")
+            return direction(step)
+
+        def broken_descend(step, along):
+            directions.append(along.clone())
+            if step == 1:
+                raise NonFinite("boom")
+            return descend(step, along)
+
+        driver._trainer.direction, driver._trainer.descend = broken_direction, broken_descend
+        models = []
+        driver._adopted = lambda steps, vector, adopted=driver._adopted: (
+            models.append(vector.copy()) or adopted(steps, vector)
+        )
+        await run_all(driver)
+        assert not directions[0].any()
+        assert directions[1].any()
+        assert [said["step"] for said in driver._log.of("update discarded")] == [0, 1]
+        assert models[0].tobytes() == models[1].tobytes() == before.tobytes()
+        assert models[2].tobytes() != before.tobytes()
+
+    uvloop.run(work())
 
 
 def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_path):

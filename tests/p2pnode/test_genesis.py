@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2pnode.aggregation.rules import RULES
 from p2pnode.errors import ConfigError
-from p2pnode.genesis import Genesis
+from p2pnode.genesis import Choice, Genesis
 from p2pnode.identity import Identity, certificate_der
+from p2pnode.recipe import BROADCASTS, RECIPES
 from p2pnode.settings import check
 from protocols.committee import MEMBERS_MAX
 
@@ -192,7 +194,10 @@ def refusal(tmp_path, charter):
         ("training.step", 1, ["training.step = '1'", "Remedy: remove it, or mend its spelling"]),
         ("members.1.port", 1, ["members.1.port = '1'", "Remedy: remove it, or mend its spelling"]),
         ("recipe.name", "trimed", ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
-        ("recipe.broadcast", "", ["broadcast = ''", "choose one of plain, signed-echo"]),
+        ("recipe.broadcast", "", ["broadcast = ''", "choose one of plain, signed-echo, reliable"]),
+        ("recipe.name", 3, ["recipe.name = '3'", "Remedy: choose dsgd, trimmed, monna, jungle-rb or jungle-mda"]),
+        ("recipe.broadcast", 3, ["recipe.broadcast = '3'", "Remedy: choose plain, signed-echo or reliable"]),
+        ("recipe.name", "jungle-mda", ["minimum-diameter over plain needs n ≥ 6f+1: n=5", "f=1 needs n ≥ 7"]),
         ("recipe.sub_rounds", 65, ["recipe.sub_rounds = '65'", "Remedy: choose from 1 to 64"]),
         ("members", [], ["members = '[]'", "Remedy: list from 1 to 1024 members"]),
         ("members.3.name", "n1", ["2 members share the name n1", "Remedy: list", "each with its own name"]),
@@ -212,6 +217,12 @@ def test_a_mistake_is_refused_with_key_value_reason_and_remedy(tmp_path, path, v
     for part in wanted:
         assert part in message
     assert len(message) < 1000
+
+
+@pytest.mark.parametrize(("key", "known"), [("name", RECIPES), ("broadcast", BROADCASTS), ("rule", RULES)])
+def test_a_choice_says_all_that_can_be_chosen(key, known):
+    described = Choice.model_fields[key].description.removeprefix("choose ")
+    assert described.replace(" or ", ", ").split(", ") == list(known)
 
 
 def test_a_missing_key_is_named(tmp_path):

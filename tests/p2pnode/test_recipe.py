@@ -1,11 +1,13 @@
-"""The theorem guard: a configuration that no theorem covers is refused, with the numbers and the remedies."""
+"""The recipes, and their guard: what no theorem covers is refused, with the numbers and the remedies."""
+
+from fractions import Fraction
 
 import pytest
 
 from p2pnode.aggregation.rules import RULES
 from p2pnode.errors import ConfigError
-from p2pnode.recipe import BROADCASTS, RECIPES, Exchange, choose
-from protocols.committee import Committee
+from p2pnode.recipe import BROADCASTS, PRECISION_MAX, RECIPES, Exchange, Recipe, choose, contraction
+from protocols.committee import MEMBERS_MAX, Committee
 
 
 def refusal(*args, **kwargs):
@@ -19,7 +21,7 @@ def test_the_refusal_of_the_example_says_it_all():
         "f = 2: trimmed-mean over signed-echo needs n ≥ 4f+1: n=8 tolerates f=1; f=2 needs n ≥ 9. "
         "Remedy: use n ≥ 9 nodes, or choose f=1"
     )
-    assert choose("trimmed", Committee(9, 2)).exchanges == (Exchange("model", "signed-echo", "trimmed-mean", 2),)
+    assert choose("trimmed", Committee(9, 2)).exchanges == (Exchange("model", "signed-echo", "trimmed-mean", (2,)),)
 
 
 def test_a_rule_that_tolerates_no_liar_is_refused_with_what_can_be_done():
@@ -40,6 +42,17 @@ def test_a_rule_that_tolerates_no_liar_is_refused_with_what_can_be_done():
         ("monna", None, None, 1, 6, "n ≥ 5f+1"),
         ("monna", None, None, 3, 16, "n ≥ 5f+1"),
         ("monna", "plain", None, 2, 22, "n ≥ 11f"),
+        ("trimmed", "reliable", None, 1, 4, "n ≥ 3f+1"),
+        ("trimmed", "reliable", "median", 1, 6, "n ≥ 3f+3"),
+        ("monna", "reliable", None, 2, 11, "n ≥ 5f+1"),
+        ("jungle-rb", None, None, 1, 4, "n ≥ 3f+1"),
+        ("jungle-rb", None, None, 2, 7, "n ≥ 3f+1"),
+        ("jungle-rb", "signed-echo", None, 2, 9, "n ≥ 4f+1"),
+        ("jungle-rb", "plain", None, 1, 6, "n ≥ 5f+1"),
+        ("jungle-mda", None, None, 1, 7, "n ≥ 6f+1"),
+        ("jungle-mda", None, None, 2, 13, "n ≥ 6f+1"),
+        ("jungle-mda", "reliable", None, 2, 13, "n ≥ 6f+1"),
+        ("trimmed", None, "mda", 3, 19, "n ≥ 6f+1"),
         ("dsgd", None, "median", 1, 6, "n ≥ 3f+3"),
         ("dsgd", "signed-echo", "trimmed_mean", 1, 5, "n ≥ 4f+1"),
     ],
@@ -51,7 +64,8 @@ def test_the_bound_itself_is_accepted_and_one_below_is_refused(name, broadcast, 
     assert message.endswith(f"Remedy: use n ≥ {least} nodes, or choose f={f - 1}")
 
 
-def test_where_the_guard_lets_pass_the_protocols_can_live():
+@pytest.mark.parametrize("name", ["trimmed", "jungle-rb"])
+def test_where_the_guard_lets_pass_the_protocols_can_live(name):
     """n ≥ 3f+1 for the echo quorum, enough gathered for the rule, and a contraction: for all choices."""
     for n in range(1, 41):
         for f in range(n):
@@ -59,13 +73,34 @@ def test_where_the_guard_lets_pass_the_protocols_can_live():
                 for rule in RULES:
                     committee = Committee(n, f)
                     try:
-                        [exchange] = choose("trimmed", committee, broadcast, rule).exchanges
+                        recipe = choose(name, committee, broadcast, rule)
                     except ConfigError:
                         assert f > 0
                         continue
                     assert committee.echo_broadcast_lives
                     assert committee.gather_quorum >= RULES[rule].inputs_min(f)
-                    assert 1 <= exchange.sub_rounds <= 65535
+                    assert all(rounds >= 1 for exchange in recipe.exchanges for rounds in exchange.rounds)
+
+
+@pytest.mark.parametrize("broadcast", BROADCASTS)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_slots_of_the_largest_committee_with_the_most_liars_have_names_on_the_wire(broadcast, rule):
+    """Where the contraction is nearest to 1, and the rounds the most; a sub-round takes two bytes."""
+    most = Committee(MEMBERS_MAX, RULES[rule].bounds[broadcast].tolerated(MEMBERS_MAX))
+    for exchange in choose("jungle-rb", most, broadcast, rule).exchanges:
+        assert max(exchange.rounds) == exchange.rounds[-1] <= 2**16
+
+
+def test_a_guard_that_is_off_lets_pass_what_no_theorem_covers():
+    recipe = choose("trimmed", Committee(4, 1), guarded=False)
+    assert recipe.exchanges == (Exchange("model", "signed-echo", "trimmed-mean", (1,)),)
+    for name in RECIPES:
+        for n, f in ((1, 0), (2, 1), (3, 1), (4, 3)):
+            for broadcast in BROADCASTS:
+                for rule in RULES:
+                    recipe = choose(name, Committee(n, f), broadcast, rule, guarded=False)
+                    assert all(rounds >= 1 for exchange in recipe.exchanges for rounds in exchange.rounds)
+    assert "no such recipe" in refusal("trimed", Committee(4, 1), guarded=False)
 
 
 def test_remedies_of_a_refusal_are_accepted():
@@ -94,16 +129,140 @@ def test_remedies_of_a_refusal_are_accepted():
         (6, 1, "plain", 2),  # 2/3, 4/9
         (7, 1, "plain", 1),
         (11, 2, "plain", 4),  # 4/5, …, 256/625
+        (4, 1, "reliable", 1),  # 1/2
+        (7, 2, "reliable", 2),  # 2/3, 4/9
+        (10, 3, "reliable", 3),  # 3/4, 9/16, 27/64
     ],
 )
 def test_sub_rounds_are_the_fewest_that_halve_the_honest_spread(n, f, broadcast, rounds):
-    assert choose("trimmed", Committee(n, f), broadcast).exchanges[0].sub_rounds == rounds
+    assert choose("trimmed", Committee(n, f), broadcast).exchanges[0].rounds == (rounds,)
 
 
 def test_other_rules_take_one_sub_round_and_any_number_can_be_chosen():
-    assert choose("monna", Committee(16, 3)).exchanges[0].sub_rounds == 1
-    assert choose("trimmed", Committee(9, 2), rule="median").exchanges[0].sub_rounds == 1
-    assert choose("trimmed", Committee(9, 2), rounds=7).exchanges[0].sub_rounds == 7
+    assert choose("monna", Committee(16, 3)).exchanges[0].rounds == (1,)
+    assert choose("trimmed", Committee(9, 2), rule="median").exchanges[0].rounds == (1,)
+    assert choose("trimmed", Committee(9, 2), rounds=7).exchanges[0].rounds == (7,)
+
+
+def test_minimum_diameter_averaging_takes_the_fewest_that_halve_the_diameter():
+    assert choose("trimmed", Committee(7, 1), rule="mda").exchanges[0].rounds == (4,)  # 4/5, …, 256/625
+
+
+# Exchanges of gradients, ever more precise.
+
+
+def test_a_jungle_step_agrees_on_a_gradient_of_a_growing_batch_then_on_the_model():
+    for name, broadcast, rule, n in (
+        ("jungle-rb", "reliable", "trimmed-mean", 4),
+        ("jungle-mda", "plain", "minimum-diameter", 7),
+    ):
+        recipe = choose(name, Committee(n, 1))
+        assert recipe.batch_grows
+        assert [(e.what, e.broadcast, e.rule) for e in recipe.exchanges] == [
+            ("gradient", broadcast, rule),
+            ("model", broadcast, rule),
+        ]
+        assert recipe.exchanges[1].rounds == recipe.exchanges[0].rounds[:1]
+        assert RECIPES[name].momentum == 0.0
+
+
+@pytest.mark.parametrize("name", ["dsgd", "trimmed", "monna"])
+def test_the_other_recipes_agree_once_a_step_on_the_model_after_a_batch_that_stays(name):
+    recipe = choose(name, Committee(6, 0))
+    assert not recipe.batch_grows
+    assert [exchange.what for exchange in recipe.exchanges] == ["model"]
+    assert RECIPES[name].momentum is None
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "f", "rounds"),
+    [
+        ("jungle-rb", 4, 1, (2, 3, 4, 5, 6)),  # 2·(1/2)^T ≤ 2^−N: T = N+1
+        ("jungle-rb", 7, 2, (4, 6, 7)),  # 2·(2/3)^T: 32/81; 128/729; 256/2187
+        ("jungle-rb", 10, 1, (1, 2, 2, 2, 3)),  # 3·(1/8)^T: 3/8; 3/64; 3/512
+        ("jungle-rb", 3, 0, (1, 1, 1)),
+        ("jungle-mda", 7, 1, (4, 7, 10, 13)),  # (4/5)^T: .410; .210; .107; .055
+        ("jungle-mda", 9, 1, (2, 3, 4, 5, 7)),  # (4/7)^T: .327; .187; .107; .061; .020
+        ("jungle-mda", 13, 2, (6, 12, 18)),  # (8/9)^T: .493; .243; .120
+        ("jungle-mda", 3, 0, (1, 1, 1)),
+    ],
+)
+def test_rounds_grow_so_that_the_diameter_is_halved_once_more_for_each_n(name, n, f, rounds):
+    exchange = choose(name, Committee(n, f)).exchanges[0]
+    assert exchange.rounds[: len(rounds)] == rounds
+    assert len(exchange.rounds) == PRECISION_MAX
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "f"), [("jungle-rb", 4, 1), ("jungle-rb", 7, 2), ("jungle-rb", 40, 9), ("jungle-mda", 31, 5)]
+)
+def test_growing_rounds_are_the_fewest_that_suffice(name, n, f):
+    committee = Committee(n, f)
+    exchange = choose(name, committee).exchanges[0]
+    left = contraction(committee, exchange.broadcast, exchange.rule)
+    spread = committee.distortion if exchange.rule == "trimmed-mean" else 1
+    for precision, rounds in enumerate(exchange.rounds, 1):
+        assert spread * left**rounds <= Fraction(1, 2**precision) < spread * left ** (rounds - 1)
+
+
+def test_the_number_of_sub_rounds_follows_the_step():
+    gradient, model = choose("jungle-rb", Committee(4, 1)).exchanges
+    # N = ⌈log2 t⌉ for t = step+1, at least 1; and N+1 sub-rounds.
+    assert [gradient.sub_rounds(step) for step in range(10)] == [2, 2, 3, 3, 4, 4, 4, 4, 5, 5]
+    assert gradient.sub_rounds(2**63 - 1) == gradient.sub_rounds(2**200) == 64
+    assert {model.sub_rounds(step) for step in (0, 1, 2, 99, 2**63 - 1)} == {2}
+    assert [Exchange("model", "plain", "mean", (1, 5)).sub_rounds(step) for step in range(6)] == [1, 1, 5, 5, 5, 5]
+
+
+def test_a_chosen_number_of_rounds_does_not_grow():
+    assert [exchange.rounds for exchange in choose("jungle-mda", Committee(7, 1), rounds=3).exchanges] == [(3,), (3,)]
+
+
+def test_where_no_rate_is_known_a_growing_exchange_has_one_round():
+    exchanges = choose("jungle-rb", Committee(6, 1), rule="median").exchanges
+    assert [exchange.rounds for exchange in exchanges] == [(1,), (1,)]
+
+
+def test_a_step_has_the_slots_of_all_its_exchanges():
+    recipe = choose("jungle-rb", Committee(4, 1))
+    assert [recipe.slots(step) for step in (0, 1, 2, 4, 100)] == [4, 4, 5, 6, 10]
+    assert choose("trimmed", Committee(9, 2)).slots(7) == 2
+
+
+def test_a_recipe_is_total_if_a_broadcast_of_it_is():
+    assert choose("jungle-rb", Committee(4, 1)).total
+    assert choose("trimmed", Committee(4, 1), "reliable").total
+    assert not choose("jungle-mda", Committee(7, 1)).total
+    assert not choose("trimmed", Committee(5, 1)).total
+    plain, reliable = (Exchange("model", kind, "mean", (1,)) for kind in ("plain", "reliable"))
+    assert Recipe("test", (plain, reliable)).total
+
+
+@pytest.mark.parametrize(
+    ("n", "f", "broadcast", "rule", "left"),
+    [
+        (7, 2, "reliable", "trimmed-mean", Fraction(2, 3)),
+        (9, 2, "signed-echo", "trimmed-mean", Fraction(2, 3)),
+        (11, 2, "plain", "trimmed-mean", Fraction(4, 5)),
+        (5, 0, "plain", "trimmed-mean", Fraction(0)),
+        (8, 2, "signed-echo", "trimmed-mean", None),  # 2/2
+        (3, 1, "plain", "trimmed-mean", None),  # nothing is left to average
+        (7, 1, "plain", "minimum-diameter", Fraction(4, 5)),
+        (7, 1, "reliable", "minimum-diameter", Fraction(4, 5)),
+        (6, 1, "plain", "minimum-diameter", None),
+        (6, 1, "signed-echo", "nearest-neighbour", Fraction(3, 4)),
+        (6, 1, "reliable", "nearest-neighbour", Fraction(3, 4)),
+        (11, 1, "plain", "nearest-neighbour", Fraction(5, 9)),
+        (7, 1, "plain", "nearest-neighbour", None),
+        (100, 1, "reliable", "mean", None),
+        (100, 1, "reliable", "median", None),
+    ],
+)
+def test_the_contraction_is_that_of_the_rule_over_the_broadcast(n, f, broadcast, rule, left):
+    assert contraction(Committee(n, f), broadcast, rule) == left
+
+
+# Names.
 
 
 def test_a_rule_is_written_down_under_its_one_name():
@@ -114,12 +273,16 @@ def test_a_rule_is_written_down_under_its_one_name():
     ("choice", "wanted"),
     [
         ({"name": "trimed"}, "recipe = 'trimed': no such recipe. Remedy: did you mean 'trimmed'? choose one of dsgd,"),
-        ({"name": "xyz"}, "recipe = 'xyz': no such recipe. Remedy: choose one of dsgd, trimmed, monna"),
+        (
+            {"name": "xyz"},
+            "recipe = 'xyz': no such recipe. Remedy: choose one of dsgd, trimmed, monna, jungle-rb, jungle-mda",
+        ),
         (
             {"broadcast": "signed_echo"},
             "broadcast = 'signed_echo': no such broadcast. Remedy: did you mean 'signed-echo'?",
         ),
-        ({"broadcast": ""}, "broadcast = '': no such broadcast. Remedy: choose one of plain, signed-echo"),
+        ({"broadcast": ""}, "broadcast = '': no such broadcast. Remedy: choose one of plain, signed-echo, reliable"),
+        ({"name": "jungle"}, "Remedy: did you mean 'jungle-rb'?"),
         ({"rule": "trimed-mean"}, "'trimed-mean' (did you mean 'trimmed-mean'?)"),
         ({"rule": ""}, "unknown aggregation rule ''"),
     ],
@@ -130,5 +293,5 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all(choice, wanted):
 
 def test_every_recipe_runs_where_nobody_lies():
     for name, preset in RECIPES.items():
-        [exchange] = choose(name, Committee(3, 0)).exchanges
-        assert (exchange.broadcast, exchange.rule) == (preset.broadcast, preset.rule)
+        exchanges = choose(name, Committee(3, 0)).exchanges
+        assert {(exchange.broadcast, exchange.rule) for exchange in exchanges} == {(preset.broadcast, preset.rule)}

@@ -4,8 +4,9 @@ import sys
 import pytest
 import torch
 
-from p2pnode.aggregation import RULES, Bound, aggregate, find
+from p2pnode.aggregation import RULES, aggregate, find
 from p2pnode.errors import ConfigError, NonFinite, ShapeMismatch
+from protocols.committee import Bound
 
 HUGE = torch.finfo(torch.float32).max
 

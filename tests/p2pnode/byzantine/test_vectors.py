@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 
 def test_every_name_is_known_and_only_protocol_attacks_have_no_vector():
-    assert set(ATTACKS) - set(VECTOR_ATTACKS) == {"silent", "equivocate"}
+    assert set(ATTACKS) - set(VECTOR_ATTACKS) == {"silent", "equivocate", "withhold", "selective", "forge"}
     assert set(VECTOR_ATTACKS) <= set(ATTACKS)
 
 

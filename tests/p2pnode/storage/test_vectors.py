@@ -68,8 +68,11 @@ def test_a_digest_is_blake3_of_the_little_endian_bytes():
         ("expected later", ORIGIN, LATER, Verdict.WAIT),
         ("expected later", ORIGIN, NOW, Verdict.WAIT),
         ("here", ORIGIN, NOW, Verdict.DISCARD),
-        ("here", STRANGER, LATER, Verdict.DISCARD),
+        ("here", STRANGER, NEXT, Verdict.DISCARD),
+        ("here", STRANGER, LATER, Verdict.WAIT),  # not to be kept yet, and nobody sends them twice
+        ("here", STRANGER, OLD, Verdict.DISCARD),
         ("own", ORIGIN, NOW, Verdict.DISCARD),
+        ("own", ORIGIN, LATER, Verdict.WAIT),
         ("refused", ORIGIN, NOW, Verdict.WAIT),
         ("refused", ORIGIN, OLD, Verdict.DISCARD),
         ("forgotten", ORIGIN, OLD, Verdict.DISCARD),
@@ -182,6 +185,38 @@ def test_a_digest_of_two_slots_stays_until_the_later_one_goes(vectors):
             assert here.get(D) is not None
             move(here, LATER, LATER)
             assert here.get(D) is None
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_bytes_that_are_here_are_kept_for_the_later_slot_that_they_come_for_before_their_header(vectors, own):
+    """They are sent once: were they forgotten when the window moves, the header would wait for them for ever."""
+    if own:
+        vectors.put(NOW, D, numbers())
+    else:
+        taken(vectors)
+    assert vectors.judge(HOLDER, NEXT, D, NBYTES) is Verdict.DISCARD
+    move(vectors, NEXT, LATER)
+    assert vectors.expect(header(NEXT, origin=HOLDER))
+    assert vectors.get(D).tolist() == numbers().tolist()
+    move(vectors, LATER, LATER)
+    assert vectors.get(D) is None
+
+
+def test_bytes_that_are_here_wait_for_a_slot_beyond_the_horizon_and_come_in_again(vectors):
+    taken(vectors)
+    assert vectors.judge(HOLDER, LATER, D, NBYTES) is Verdict.WAIT
+    move(vectors, NEXT, LATER)
+    assert vectors.get(D) is None
+    assert not vectors.expect(header(LATER, origin=HOLDER))
+    assert vectors.judge(HOLDER, LATER, D, NBYTES) is Verdict.TAKE
+
+
+def test_bytes_that_are_here_and_come_for_an_older_slot_stay_for_the_later(vectors):
+    taken(vectors, NEXT)
+    assert vectors.judge(STRANGER, NOW, D, NBYTES) is Verdict.DISCARD
+    assert vectors.judge(STRANGER, OLD, D, NBYTES) is Verdict.DISCARD
+    move(vectors, NEXT, LATER)
+    assert vectors.get(D) is not None
 
 
 def test_an_expected_digest_of_two_slots_is_expected_until_the_later_one_goes(vectors):
