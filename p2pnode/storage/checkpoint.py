@@ -24,8 +24,6 @@ _OUTBOX_STEPS = 2
 
 _STEP = re.compile("[0-9]{1,19}")
 _SLOT = re.compile(r"([0-9]{20})-([0-9]{3})-([0-9]{5})\.safetensors")
-_SLOT_OR_PART = re.compile(_SLOT.pattern + r"(?:\.new)?")
-"""A file of the outbox, or what a crash left of it half written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +78,9 @@ class Outbox:
         """Make one's own vector of this slot durable, and forget those of steps before the last."""
         sealed = _sealed({"vector": vector}, {"network": self._network})
         replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
-        for file in list(self._folder.iterdir()):
-            name = _SLOT_OR_PART.fullmatch(file.name)
-            if name and int(name[1]) <= slot.step - _OUTBOX_STEPS:
-                file.unlink()
+        for old in self._files():
+            if old.step <= slot.step - _OUTBOX_STEPS:
+                self._path(old).unlink()
 
     def get(self, slot: Slot) -> Vector | None:
         """One's own vector of this slot, if it is kept and whole."""
