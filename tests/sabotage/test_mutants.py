@@ -355,7 +355,7 @@ def what_waits_holds_up_the_rest(patch):
     received = Node._received
 
     def queue(self, sender, message):
-        if self.exists(message.slot) and self._deferred[sender]:
+        if self.exists(message.slot) and self._deferred.get(sender):
             self._deferred[sender].append(message)
             return []
         return received(self, sender, message)
