@@ -8,7 +8,7 @@ import numpy as np
 from p2pnode.errors import P2PNodeError
 from p2pnode.node import DEFERRED_MAX
 from p2pnode.recipe import BROADCASTS, contraction
-from p2pnode.simulation.process import Process
+from p2pnode.simulation.process import RETAINED, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.storage.vectors import Vector
 from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Gathered, Message, Proposal, Ready
@@ -51,7 +51,9 @@ class Checks:
         self._delivered: dict[PeerId, Digest] = {}
         self._had: dict[PeerId, set[Digest]] = defaultdict(set)
         self._forgetful = False
-        self._slots_a_step = scenario.recipe.slots(scenario.steps)
+        steps = RETAINED + 2
+        self._agreements_max = steps * len(scenario.recipe.exchanges)
+        self._vectors_max = 3 * scenario.nodes * steps * scenario.recipe.slots(scenario.steps)
         self._contractions = [
             contraction(scenario.committee, exchange.broadcast, exchange.rule) for exchange in scenario.recipe.exchanges
         ]
@@ -191,13 +193,11 @@ class Checks:
     def bounded(self, process: Process) -> None:
         """Memory of a node and of what it holds is within what its recipe, n and f allow, whatever it was told."""
         me, (agreements, deferred), held = process.member, process.node.footprint, len(process.vectors)
-        steps = process.node.retained + 2
-        vectors = 3 * self._scenario.nodes * steps * self._slots_a_step
-        if agreements > steps * len(self._contractions):
+        if agreements > self._agreements_max:
             raise Violation("memory", f"{me} keeps {agreements} agreements")
         if deferred > DEFERRED_MAX:
             raise Violation("memory", f"{me} defers {deferred} words of one peer")
-        if held > vectors:
+        if held > self._vectors_max:
             raise Violation("memory", f"{me} holds {held} vectors")
 
     def ended(self, finished: set[PeerId], origin: PeerId | None) -> None:

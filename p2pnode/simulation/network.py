@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
+from struct import Struct
 from typing import Any, TypeAlias
 
 from p2pnode.byzantine.behaviour import Liar
@@ -40,7 +42,7 @@ from p2pnode.node import (
 from p2pnode.simulation.checks import Checks, Violation
 from p2pnode.simulation.cost import quiet
 from p2pnode.simulation.learner import Chance, Training, mixture
-from p2pnode.simulation.process import Conversation, Disk, Learner, OneBroadcast, Process
+from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
@@ -48,15 +50,14 @@ from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, 
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
-RETAINED = 3
-"""Past steps that are answered; the driver's least."""
-
 FETCH_AFTER_S = 1.0
 WORK_S = 0.2
 """Virtual seconds that a gradient, a mixture or a checkpoint takes on average."""
 
 DELIVERIES_MAX_PER_MESSAGE = 200
 """A run with so many deliveries for each message and each slot of a node of a quiet one does not end."""
+
+_DELIVERY = Struct(">dHH")
 
 NETWORK = blake2b(b"p2pnode simulation", digest_size=32).digest()
 
@@ -147,8 +148,8 @@ class Network:
         self._heap: list[Any] = []
         self._posted = 0
         self._lanes: dict[tuple[PeerId, PeerId, bool], float] = {}
-        self._link_epochs: dict[frozenset[PeerId], int] = {}
-        self._cut: set[frozenset[PeerId]] = set()
+        self._link_epochs: dict[tuple[PeerId, PeerId], int] = {}
+        self._cut: set[tuple[PeerId, PeerId]] = set()
         self._blocked_items: list[Any] = []
         self._saving = self.random.choice((1, 1, 2, 3))
         self._signs, self._verify = self._signatures()
@@ -213,10 +214,9 @@ class Network:
 
     def sever(self, one: PeerId, other: PeerId) -> None:
         """Lose a link, with all that is under way over it."""
-        pair = frozenset((one, other))
-        self._cut.add(pair)
-        self._link_epochs[pair] = self._link_epochs.get(pair, 0) + 1
         for me, gone in ((one, other), (other, one)):
+            self._cut.add((me, gone))
+            self._link_epochs[me, gone] = self._link_epochs.get((me, gone), 0) + 1
             for process in self._of[me]:
                 process.congested = [item for item in process.congested if item[1] != gone]
                 process.parked = {
@@ -225,10 +225,9 @@ class Network:
 
     def connect(self, one: PeerId, other: PeerId) -> None:
         """Bring a link up, if both ends run."""
-        pair = frozenset((one, other))
         if not all(process.alive for process in self._of[one] + self._of[other]):
             return
-        self._cut.discard(pair)
+        self._cut -= {(one, other), (other, one)}
         for me, peer in ((one, other), (other, one)):
             for process in self._hears[me, peer]:
                 self._local(process, Connected(peer), 0.0)
@@ -253,8 +252,9 @@ class Network:
         self.let_through()
         for member in self._members:
             self.restart(member)
-        for pair in sorted(sorted(pair) for pair in self._cut):
-            self.connect(pair[0], pair[1])
+        for one, other in sorted(self._cut):
+            if one < other:
+                self.connect(one, other)
 
     # Processes.
 
@@ -345,15 +345,14 @@ class Network:
     def _post(self, process: Process, to: PeerId, payload: Payload, words: bytes) -> None:
         """Put something on the wire."""
         me = process.member
-        pair = frozenset((me, to))
-        if pair in self._cut or process not in self._hears[me, to]:
+        if (me, to) in self._cut or process not in self._hears[me, to]:
             return
         if isinstance(payload, Bytes):
             self.bytes += payload.vector.nbytes
         else:
             self.messages += 1
             self.bytes += len(words)
-        epoch = self._link_epochs.get(pair, 0)
+        epoch = self._link_epochs.get((me, to), 0)
         for delay in self._links.delays():
             time = self.now + delay
             if self._links.ordered:
@@ -373,16 +372,17 @@ class Network:
         if process.epoch != epoch:
             return
         if link_epoch is not None:
-            if self._link_epochs.get(frozenset((source, process.member)), 0) != link_epoch:
+            link = (source, process.member)
+            if self._link_epochs.get(link, 0) != link_epoch:
                 return
-            if (source, process.member) in self.blocked:
+            if link in self.blocked:
                 self._blocked_items.append(item)
                 return
         if self._waits(process, source, payload, item):
             return
         self.deliveries += 1
         self._trace.update(
-            b"%r %d %d " % (self.now, source, process.member) + (words or type(payload).__name__.encode())
+            _DELIVERY.pack(self.now, source, process.member) + (words or type(payload).__name__.encode())
         )
         if self._watch is not None:
             self._watch(Delivery(self.now, source, process.member, payload, sent_at))
@@ -564,7 +564,8 @@ class Network:
     def _signatures(self) -> tuple[dict[PeerId, Sign], Callable[[PeerId, bytes, Signature], bool]]:
         members = self.scenario.committee.members
         if not self.scenario.real_signatures:
-            return {member: _ideal(member) for member in members}, _verify_ideal
+            ideal = Ideal()
+            return {member: partial(ideal.sign, member) for member in members}, ideal.verify
         keys = self._stream("keys")
         identities = {member: Identity.of_seed(keys.randbytes(32)) for member in members}
         ring = KeyRing([identity.public_key for identity in identities.values()])
@@ -576,10 +577,16 @@ class Network:
         return scenario.nodes * slots + quiet(scenario, self.length).messages
 
 
-def _ideal(member: PeerId) -> Sign:
-    key = b"%d" % member
-    return lambda statement: blake2b(statement, key=key, digest_size=64).digest()
+class Ideal:
+    """Signatures that nobody can forge, since whoever verifies remembers what was signed."""
 
+    def __init__(self) -> None:
+        self._signed: dict[tuple[PeerId, bytes], Signature] = {}
 
-def _verify_ideal(member: PeerId, statement: bytes, signature: Signature) -> bool:
-    return signature == blake2b(statement, key=b"%d" % member, digest_size=64).digest()
+    def sign(self, member: PeerId, statement: bytes) -> Signature:
+        """The one signature of this member on this statement."""
+        signature = blake2b(statement, key=b"%d" % member, digest_size=64).digest()
+        return self._signed.setdefault((member, statement), signature)
+
+    def verify(self, member: PeerId, statement: bytes, signature: Signature) -> bool:
+        return self._signed.get((member, statement)) == signature

@@ -16,6 +16,9 @@ from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 from protocols.protocol import Protocol as AnyProtocol
 
+RETAINED = 3
+"""Past steps that are answered; the driver's least."""
+
 OUTBOX_STEPS = 2
 """Steps whose own vectors are kept, as `p2pnode.storage.checkpoint.Outbox` does."""
 

@@ -87,8 +87,9 @@ class Sweep:
 
     def scenario(self, seed: int) -> Scenario:
         """What this seed runs."""
-        attacks = self.attacks[seed % len(self.attacks)] if self.byzantine else ()
-        schedule = self.schedules[seed // len(self.attacks) % len(self.schedules)]
+        in_turn = self.attacks if self.byzantine else ((),)
+        attacks = in_turn[seed % len(in_turn)]
+        schedule = self.schedules[seed // len(in_turn) % len(self.schedules)]
         return _scenario(self, attacks, schedule)
 
     def checked(self) -> "Sweep":
@@ -304,12 +305,14 @@ def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
 def _prepare() -> None:
     torch.set_num_threads(1)
     gc.freeze()
+    gc.disable()  # it looks at everything again and again, in a run that leaves few circles: an eighth of the time
 
 
 def _run_chunk(sweep: Sweep, seeds: range) -> Tally:
     total = Tally()
     for seed in seeds:
         total.add(run_one(sweep, seed))
+    gc.collect()
     return total
 
 
