@@ -324,7 +324,7 @@ class Node:
         return [Jump(frontier), *self._retire(), self._release(self.position), *self._train(), *self._hear_out()]
 
     def _restate(self) -> list[NodeEffect]:
-        """Say again what one said before a crash. What is unfinished of it is nobody's need but the peers'."""
+        """Say again what one said before a crash: its own part in that is over, but slower peers may need it."""
         out: list[NodeEffect] = []
         for step, values in sorted(self._said.items()):
             if step >= self.oldest:

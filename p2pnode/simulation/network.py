@@ -133,7 +133,6 @@ class Network:
         self.now = 0.0
         self.newest_first = False
         self.blocked: set[tuple[PeerId, PeerId]] = set()
-        self.healed = False
         self.deliveries = self.messages = self.bytes = 0
         self.finished: set[PeerId] = set()
         self.convicted: set[PeerId] = set()
@@ -247,7 +246,7 @@ class Network:
                 self._revive(process)
 
     def _heal(self) -> None:
-        self.healed, self.newest_first = True, False
+        self.newest_first = False
         self.blocked.clear()
         self.let_through()
         for member in self._members:
