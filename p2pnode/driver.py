@@ -566,9 +566,8 @@ class Driver:
     def _said(self) -> dict[Slot, Digest]:
         """What this node proposed last before it stopped, taken up again."""
         said = {}
-        for slot in self._outbox.slots():
-            vector = self._outbox.get(slot)
-            if vector is not None and vector.shape == (self.vectors.length,):
+        for slot, vector in self._outbox.kept().items():
+            if vector.shape == (self.vectors.length,):
                 said[slot] = digest_of(vector)
                 self.vectors.put(slot, said[slot], vector)
         return said

@@ -87,9 +87,10 @@ class Outbox:
         metadata, tensors = _whole(self._path(slot))
         return tensors.get("vector") if metadata.get("network") == self._network else None
 
-    def slots(self) -> list[Slot]:
-        """The slots of which one's own vector is kept, in order."""
-        return [slot for slot in self._files() if self.get(slot) is not None]
+    def kept(self) -> dict[Slot, Vector]:
+        """One's own vectors that are kept and whole, in order of their slots."""
+        read = {slot: self.get(slot) for slot in self._files()}
+        return {slot: vector for slot, vector in read.items() if vector is not None}
 
     def _files(self) -> list[Slot]:
         names = (_SLOT.fullmatch(file.name) for file in self._folder.iterdir())

@@ -374,7 +374,7 @@ def test_who_crashes_begins_in_the_last_step_it_spoke_in_and_says_the_same_again
         first.stop()
         assert await stopped is None
         assert not homes[4].checkpoint.exists()
-        kept = {slot: digest_of(first._outbox.get(slot)) for slot in first._outbox.slots()}
+        kept = {slot: digest_of(vector) for slot, vector in first._outbox.kept().items()}
         second = make(homes[4])
         assert second.node.position == max(kept) >= Slot(4)
         overhear(second, said[1])

@@ -151,7 +151,7 @@ def test_the_outbox_keeps_two_steps_with_every_slot(tmp_path):
     kept = [slots[:1], slots[:2], slots[:3], slots[:4], slots[:5], slots[:6], slots[4:7], slots[7:]]
     for number, slot in enumerate(slots):
         outbox.put(slot, vector(number))
-        assert outbox.slots() == kept[number]
+        assert list(outbox.kept()) == kept[number]
         assert [None if (own := outbox.get(each)) is None else own[0] for each in slots] == [
             slots.index(each) if each in kept[number] else None for each in slots
         ]
@@ -162,34 +162,34 @@ def test_a_vector_of_an_earlier_step_makes_the_outbox_forget_no_later_one(tmp_pa
     outbox = Outbox(tmp_path, NETWORK)
     for step in (5, 6, 3, 4):
         outbox.put(Slot(step), vector(step))
-    assert outbox.slots() == [Slot(3), Slot(4), Slot(5), Slot(6)]
+    assert list(outbox.kept()) == [Slot(3), Slot(4), Slot(5), Slot(6)]
 
 
 def test_slots_come_in_the_order_of_the_conversation_and_only_where_they_can_be_read(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
-    assert outbox.slots() == []
+    assert list(outbox.kept()) == []
     ordered = [Slot(9, 255, 65535), Slot(10), Slot(10, 0, 2), Slot(10, 0, 10), Slot(10, 2), Slot(10, 11)]
     for slot in reversed(ordered):
         outbox.put(slot, vector(1))
     for stray in ("notes", "10.safetensors", f"{10:020}-{0:03}-{2:05}.safetensors.new"):
         (tmp_path / stray).write_bytes(b"x")
     (tmp_path / f"{10:020}-{0:03}-{3:05}.safetensors").write_bytes(b"x")
-    assert outbox.slots() == ordered
+    assert list(outbox.kept()) == ordered
     Outbox(tmp_path, b"m" * 32).put(Slot(10, 2), vector(2))
-    assert outbox.slots() == [slot for slot in ordered if slot != Slot(10, 2)]
+    assert list(outbox.kept()) == [slot for slot in ordered if slot != Slot(10, 2)]
 
 
 def test_the_last_step_there_is_has_its_place_in_the_outbox(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
     outbox.put(Slot(STEP_MAX, 255, 65535), vector(1))
-    assert outbox.slots() == [Slot(STEP_MAX, 255, 65535)]
+    assert list(outbox.kept()) == [Slot(STEP_MAX, 255, 65535)]
 
 
 def test_what_another_network_left_is_not_read(tmp_path):
     Outbox(tmp_path, b"m" * 32).put(Slot(1), vector(1))
     outbox = Outbox(tmp_path, NETWORK)
     assert outbox.get(Slot(1)) is None
-    assert outbox.slots() == []
+    assert list(outbox.kept()) == []
     outbox.put(Slot(1), vector(2))
     assert outbox.get(Slot(1))[0] == 2
     assert Outbox(tmp_path, b"m" * 32).get(Slot(1)) is None
@@ -252,7 +252,7 @@ def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_pat
                 Outbox(tmp_path, NETWORK).put(Slot(step), vector(9))
             assert len(list(tmp_path.iterdir())) == 2
     outbox = Outbox(tmp_path, NETWORK)
-    assert outbox.slots() == [Slot(1)]
+    assert list(outbox.kept()) == [Slot(1)]
     assert outbox.get(Slot(1))[0] == 1
     assert len(list(tmp_path.iterdir())) == 1
 
