@@ -84,7 +84,7 @@ class Save:
     """A checkpoint is due."""
 
     step: int
-    vector: Vector
+    state: Any
 
 
 Payload: TypeAlias = Event | Bytes | Want | Ask | Save
@@ -428,10 +428,9 @@ class Network:
                 held = vectors.get(digest)
                 if held is not None:
                     self._post(process, source, Bytes(slot, digest, held), digest)
-            case Save(step, vector):
-                process.learner.adopt(step - 1, vector)
+            case Save(step, state):
                 if step % self._saving == 0:
-                    process.disk.checkpoint = (step, process.learner.state())
+                    process.disk.checkpoint = (step, state)
             case _:
                 self._handle(process, payload)
 
@@ -479,7 +478,9 @@ class Network:
             case Adopt(step, digest):
                 if honest and self._origin is not None:
                     self.checks.delivered(process.member, digest)
-                self._local(process, Save(step + 1, self._held(process, digest)), self._work.expovariate(1 / WORK_S))
+                process.learner.adopt(step, self._held(process, digest))
+                saved = Save(step + 1, process.learner.state())
+                self._local(process, saved, self._work.expovariate(1 / WORK_S))
             case Release(before, own):
                 process.vectors.window(before, own, process.node.horizon)
                 self._unpark(process)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from p2pnode.node import Event, Node, NodeEffect
 from p2pnode.recipe import BROADCASTS, Recipe
+from p2pnode.storage.checkpoint import OUTBOX_STEPS
 from p2pnode.storage.vectors import Vector, Vectors
 from protocols.effects import Deliver, Effect, Message, Report
 from protocols.errors import UsageError
@@ -18,9 +19,6 @@ from protocols.protocol import Protocol as AnyProtocol
 
 RETAINED = 3
 """Past steps that are answered; the driver's least."""
-
-OUTBOX_STEPS = 2
-"""Steps whose own vectors are kept, as `p2pnode.storage.checkpoint.Outbox` does."""
 
 
 class Conversation(Protocol):

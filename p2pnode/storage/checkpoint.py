@@ -19,7 +19,7 @@ from protocols.header import Slot
 
 Vector = NDArray[np.float32]
 
-_OUTBOX_STEPS = 2
+OUTBOX_STEPS = 2
 """Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
 
 _STEP = re.compile("[0-9]{1,19}")
@@ -79,7 +79,7 @@ class Outbox:
         sealed = _sealed({"vector": vector}, {"network": self._network})
         replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
         for old in self._files():
-            if old.step <= slot.step - _OUTBOX_STEPS:
+            if old.step <= slot.step - OUTBOX_STEPS:
                 self._path(old).unlink()
 
     def get(self, slot: Slot) -> Vector | None:
