@@ -535,7 +535,7 @@ class Driver:
         self.home.admin.unlink(missing_ok=True)
         self._worker.shutdown(cancel_futures=True)
         self._clerk.shutdown(cancel_futures=True)
-        if self._failure is None and not self.node.finished:
+        if self._failure is None and self._result is None:
             self._save_checkpoint()
         self._signer.close()
         self._log.info("node stops", step=self.node.position.step)

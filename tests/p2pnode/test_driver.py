@@ -260,6 +260,29 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_very_same_model(tmp_path)
     assert model(other).tobytes() == wanted.tobytes()
 
 
+def test_a_stop_after_the_last_step_and_before_its_model_is_measured_loses_no_step(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=5, checkpoint_every=0)
+
+    async def work():
+        driver = make(home)
+        handle = driver.node.handle
+
+        def stopping(event):
+            effects = handle(event)
+            if driver.node.finished:
+                driver._finish = lambda: None  # what is cancelled in the worker's queue
+                driver.stop()
+            return effects
+
+        driver.node.handle = stopping
+        assert await asyncio.wait_for(driver.run(), RUN_S) is None
+        assert not home.result.exists()
+        assert load_checkpoint(home.checkpoint, driver.genesis.network).step >= 4
+        assert (await asyncio.wait_for(make(home).run(), RUN_S)).steps == 5
+
+    uvloop.run(work())
+
+
 def test_who_is_stopped_and_comes_back_finishes_with_the_others_and_is_accused_by_nobody(tmp_path):
     _, homes = found_network(tmp_path, 5, 1, steps=30)
 
