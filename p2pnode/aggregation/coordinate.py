@@ -8,6 +8,7 @@ Means are running means, m ← m + (x − m)/k. So they never leave the range of
 they keep equal values exactly; and they overflow only if two values differ by more than the largest finite number.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -80,6 +81,70 @@ def trimmed_mean(vectors: Tensor, f: int) -> Tensor:
     Source: averaging agreement, arXiv 2008.00742.
     """
     return _mean_of_ranks(vectors, f, len(vectors) - f)
+
+
+def mean_around_median(vectors: Tensor, keep: int) -> Tensor:
+    """Per coordinate the mean of the `keep` values nearest to the median; of two at one distance the lower.
+
+    Args:
+        vectors: (n, d), floating, finite.
+        keep: 1 ≤ keep ≤ n.
+
+    Returns:
+        (d,), same dtype and device.
+
+    Source: MeaMed, arXiv 1802.10116, with keep = n − f; second phase of Bulyan, arXiv 1802.07927.
+    """
+    ordered = vectors.to(_wide(vectors.dtype)).sort(dim=0).values
+    n = len(vectors)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return _mean_around(ordered, middle, keep).to(vectors.dtype)
+
+
+def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
+    """Per coordinate the mean of the n − f values nearest to the trimmed mean; of two at one distance the lower.
+
+    Args:
+        vectors: (n, d), n ≥ 2f+1, floating, finite.
+        f: values left out, ≥ 0.
+
+    Returns:
+        (d,), same dtype and device.
+
+    Source: Phocas, arXiv 1805.09682.
+    """
+    ordered = vectors.to(_wide(vectors.dtype)).sort(dim=0).values
+    n = len(vectors)
+    return _mean_around(ordered, ordered[f : n - f].mean(dim=0), n - f).to(vectors.dtype)
+
+
+def _mean_around(ordered: Tensor, centre: Tensor, keep: int) -> Tensor:
+    """Per coordinate the mean of the `keep` sorted values nearest to the centre: those of a window."""
+    first = torch.zeros_like(centre, dtype=torch.int64)
+    for start in range(len(ordered) - keep):
+        # The window moves up while its lowest is farther away than the one above it.
+        moves = (first == start) & (centre - ordered[start] > ordered[start + keep] - centre)
+        first += moves.to(torch.int64)
+    rows = first + torch.arange(keep, device=first.device)[:, None]
+    return ordered.gather(0, rows).mean(dim=0)
+
+
+def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
+    """Σ wᵢ·vᵢ / Σ wᵢ over the rows of positive weight.
+
+    Args:
+        vectors: (n, d), floating, finite where the weight is positive; other rows are not looked at.
+        weights: n numbers ≥ 0, not all 0.
+
+    Returns:
+        (d,), same dtype and device.
+    """
+    total = math.fsum(weights)
+    out = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
+    for row, weight in zip(vectors, weights, strict=True):
+        if weight > 0:
+            out.add_(row.double(), alpha=weight / total)
+    return out.to(vectors.dtype)
 
 
 def blocks(like: Tensor) -> Iterator[slice]:

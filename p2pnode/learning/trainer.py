@@ -119,6 +119,7 @@ class Trainer:
         self._model = FlatModel(task.model(seed), self._device)
         self._momentum = torch.zeros_like(self._model.vector)
         self._next_momentum = self._momentum
+        self._supplied: dict[int, Tensor] = {}
 
     @property
     def vector(self) -> Tensor:
@@ -255,13 +256,30 @@ class Trainer:
         _require_finite(vector, t)
         return vector
 
-    def _gradient(self, t: int) -> Tensor:
-        """Return the live gradient vector, filled for the batch of step t."""
+    def minibatch(self, t: int) -> tuple[Tensor, Tensor]:
+        """Return the features and labels of step t's batch, on the device."""
         part = len(self._indices)
         size = grown(part, self._local_batch, t) if self._batch_grows else self._local_batch
         rows = self._indices[batch(part, size, self._seed, self._node, t)]
-        features = self._task.data.train_x[rows].to(self._device)
-        labels = self._task.data.train_y[rows].to(self._device)
+        return self._task.data.train_x[rows].to(self._device), self._task.data.train_y[rows].to(self._device)
+
+    def supply(self, t: int, gradient: Tensor) -> None:
+        """Take the gradient of step t's batch at θ from who computed those of many nodes at once.
+
+        It serves the next `step` or `direction` of this t, which would else compute it.
+
+        Args:
+            t: The step, ≥ 0.
+            gradient: (d,) float32 on the device; not copied.
+        """
+        require_like(gradient, self._model.vector)
+        self._supplied = {t: gradient}
+
+    def _gradient(self, t: int) -> Tensor:
+        """Return the gradient of step t's batch at θ: supplied, or the live vector filled with it."""
+        if t in self._supplied:
+            return self._supplied.pop(t)
+        features, labels = self.minibatch(t)
         self._model.module.train()
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.
         with seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device):
