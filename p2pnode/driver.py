@@ -38,6 +38,8 @@ from p2pnode.node import (
     Connected,
     Descend,
     Descended,
+    Differentiate,
+    Differentiated,
     Event,
     Finish,
     Jump,
@@ -308,6 +310,12 @@ class Driver:
                     lambda: self._descend(slot, direction, into),
                     lambda made: self._made(Descended(slot, made[0]), keep, made),
                 )
+            case Differentiate(slot, digest, into):
+                model = self._held(digest)
+                self._work(
+                    lambda: self._differentiate(slot, model, into),
+                    lambda made: self._made(Differentiated(slot, made[0]), into, made),
+                )
             case Adopt(step, digest):
                 self._adopt(step, digest)
             case Release(before, own):
@@ -325,13 +333,26 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
-        about_gradients = self.recipe.exchanges[0].what == "gradient"
+        return self._proposal(Slot(step), self._first_value(step).numpy())
+
+    def _first_value(self, step: int) -> torch.Tensor:
+        """What the first exchange of a step is about; where it comes out not finite, what changes nothing."""
+        what = self.recipe.exchanges[0].what
+        if what == "parameters":
+            return self._trainer.vector
         try:
-            vector = self._trainer.direction(step) if about_gradients else self._trainer.step(step)
+            return self._trainer.direction(step) if what == "gradient" else self._trainer.step(step)
         except NonFinite as error:
             self._log.warning("update discarded", step=step, reason=str(error))
-            vector = self._trainer.vector.zero_() if about_gradients else self._trainer.vector
-        return self._proposal(Slot(step), vector.numpy())
+            return self._trainer.vector.zero_() if what == "gradient" else self._trainer.vector
+
+    def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Vector]:
+        try:
+            vector = self._trainer.direction(slot.step, at=torch.from_numpy(model))
+        except NonFinite as error:
+            self._log.warning("update discarded", step=slot.step, reason=str(error))
+            vector = self._trainer.vector.zero_()
+        return self._proposal(into, vector.numpy())
 
     def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
         try:
@@ -555,6 +576,9 @@ class Driver:
             training.lr_decay_every,
             self.config.device,
             batch_grows=self.recipe.batch_grows,
+            local_steps=self.recipe.local_steps,
+            placement=self.recipe.placement,
+            clip=training.clip,
         )
 
     def _retained(self, steps: int) -> int:

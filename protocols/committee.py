@@ -61,13 +61,27 @@ class Committee:
         """Whether the honest alone fill an echo quorum, n ≥ 3f+1; else a silent liar stops every broadcast."""
         return self.gather_quorum >= self.echo_quorum
 
-    def trimmed_mean_contraction(self, *, consistent: bool, total: bool = False) -> Fraction | None:
+    def trimmed_mean_contraction(
+        self, *, consistent: bool, total: bool = False, absent: int | None = None
+    ) -> Fraction | None:
         """Worst ratio of the honest values' spread after one sub-round of trimmed mean to the spread before it.
 
         Per coordinate; 2f/(n−3f) when liars can equivocate, f/(n−3f) when they cannot, and f/(n−2f) when besides any
         two honest members share n−f values (a total broadcast with witnesses). None where nothing is averaged.
         Checked by enumeration for f ≤ 2 (the table of worst contractions). Source: arXiv 2008.00742.
+
+        With r ≠ f values not waited for, consistent: r/(n−r−2f). Two members' values differ in r at most, which moves
+        each rank by r places at most; so the kept ranks of one sum up to those of the other but for r of them, each
+        within the honest spread.
+
+        Args:
+            consistent: whether liars cannot equivocate.
+            total: whether members share what they gathered.
+            absent: r; None for f.
         """
+        if absent is not None and absent != self.f:
+            rest = self.n - absent - 2 * self.f
+            return Fraction(absent, rest) if consistent and rest > 0 else None
         kept = self.n - (2 if total else 3) * self.f
         if kept <= 0:
             return None

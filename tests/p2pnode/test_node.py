@@ -177,7 +177,7 @@ def test_a_mixture_is_asked_for_with_the_slot_that_it_will_be_proposed_in(gradie
         mix = mix_of(tell(walker, *(signed(member, digest(member, slot), slot) for member in (1, 2))))
         assert (mix.gathered.slot, mix.into) == (slot, wanted)
         walker.handle(Mixed(slot, digest("mixed", slot)))
-        if walker.descending:
+        if walker.working:
             walker.handle(Descended(slot, digest("model", slot)))
     assert walker.position == Slot(1)
 
@@ -395,7 +395,7 @@ def test_what_was_asked_for_before_a_jump_is_no_use_after_it():
             assert behind.handle(Mixed(Slot(0), digest("direction"))) == [Descend(Slot(0), digest("direction"), None)]
         assert Train(10) in leave_behind(behind)
         assert [behind.handle(event) for event in stale] == [[], [], []]
-        assert (behind.position, behind.training, behind.descending) == (Slot(10), True, False)
+        assert (behind.position, behind.training, behind.working) == (Slot(10), True, False)
         behind.handle(Trained(10, digest(0, 10, 0)))
         assert mix_of(tell(behind, at(10, 2), at(10, 3))).gathered.slot == Slot(10)
         assert behind.handle(Mixed(Slot(0), digest("late"))) == []
