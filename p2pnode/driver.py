@@ -28,7 +28,6 @@ from p2pnode.errors import ConfigError, NonFinite, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.partition import partition
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.mesh import Mesh
@@ -564,7 +563,7 @@ class Driver:
     def _make_trainer(self) -> Trainer:
         genesis, training = self.genesis, self.genesis.training
         task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
-        indices = partition(task.data.train_y, self.me, len(genesis.members), genesis.seed, training.alpha)
+        indices = task.part(self.me, len(genesis.members), genesis.seed, training.alpha)
         return Trainer(
             task,
             indices,

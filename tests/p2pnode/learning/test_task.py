@@ -47,11 +47,11 @@ def digest():
 
 def test_every_task_of_the_catalogue_can_be_built_and_no_other():
     assert list(BUILDERS) == list(TASKS)
-    with pytest.raises(ConfigError, match="no task 'cifar'; choose one of digits, mnist, fashion-mnist"):
+    with pytest.raises(ConfigError, match="no task 'cifar'; choose one of digits, mnist, mnist-mlp, fashion-mnist"):
         build("cifar", None)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-mlp", "fashion-mnist"])
 def test_a_task_with_files_asks_for_its_folder(name):
     with pytest.raises(ConfigError, match="data_dir"):
         build(name, None)
