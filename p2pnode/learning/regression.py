@@ -49,4 +49,5 @@ def linear() -> nn.Module:
 
 def within_epsilon(outputs: Tensor, minimiser: Tensor) -> Tensor:
     """1 if the model is within `EPSILON` of the honest minimiser, else 0."""
-    return torch.linalg.vector_norm(outputs - minimiser).lt(EPSILON).double()
+    distance: Tensor = torch.linalg.vector_norm(outputs - minimiser)
+    return (distance < EPSILON).double()
