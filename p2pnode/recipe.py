@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Literal
 
 import p2pnode.aggregation.rules as rules
+from p2pnode.aggregation.rule import Rule
 from p2pnode.errors import ConfigError
 from protocols.broadcast import Broadcast
 from protocols.committee import Committee, precision, sub_rounds
@@ -128,7 +129,7 @@ def choose(
         name: a key of `RECIPES`.
         committee: n and f.
         broadcast: a key of `BROADCASTS`.
-        rule: name or alias of an aggregation rule.
+        rule: name or alias of an aggregation rule, after pre-aggregations if it is to be.
         rounds: sub-rounds of each averaging agreement; by default as many as halve the honest spread, for the jungle
             recipes the honest diameter, ⌈log2 t⌉ times over for the gradient of step t; one where no rate is known.
         guarded: False lets pass what no theorem covers; only for simulations that show how it breaks.
@@ -138,9 +139,15 @@ def choose(
     """
     preset = RECIPES[_known("recipe", name, RECIPES)]
     broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
-    rule = rules.find(preset.rule if rule is None else rule).name
+    chosen = rules.find(preset.rule if rule is None else rule)
+    rule = chosen.name
+    if chosen.wants_centre:
+        raise ConfigError(
+            f"rule = {rule!r}: it needs the model at which a round began, and no recipe hands it on. "
+            f"Remedy: choose gradient-elimination for gradients, nearest-neighbour for models"
+        )
     if guarded:
-        _guard(committee, broadcast, rule)
+        _guard(committee, broadcast, chosen)
     if not preset.jungle:
         once = _rounds(committee, broadcast, rule) if rounds is None else rounds
         return Recipe(name, (Exchange("model", broadcast, rule, (once,)),))
@@ -149,14 +156,16 @@ def choose(
     return Recipe(name, exchanges, batch_grows=True)
 
 
-def _guard(committee: Committee, broadcast: str, rule: str) -> None:
+def _guard(committee: Committee, broadcast: str, rule: Rule) -> None:
     """The theorem guard."""
     n, f = committee.n, committee.f
-    bound = rules.RULES[rule].bounds[broadcast]
+    bound = rule.bounds[broadcast]
     if bound.covers(committee):
+        # Where a broadcast is total, all may be gathered.
+        rule.check(n if BROADCASTS[broadcast].total else committee.gather_quorum, f)
         return
     least = bound.least(f)
-    claim = f"{rule} over {broadcast} needs {bound}: n={n} tolerates f={bound.tolerated(n)}"
+    claim = f"{rule.name} over {broadcast} needs {bound}: n={n} tolerates f={bound.tolerated(n)}"
     remedies = [f"choose f={bound.tolerated(n)}"]
     if least is not None:
         claim += f"; f={f} needs n ≥ {least}"
