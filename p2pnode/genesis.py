@@ -48,7 +48,11 @@ class Choice(Settings):
     name: str = Field("trimmed", description="choose dsgd, trimmed, monna, jungle-rb or jungle-mda")
     broadcast: str | None = Field(None, description="choose plain, signed-echo or reliable")
     rule: str | None = Field(
-        None, description="choose mean, median, trimmed-mean, nearest-neighbour or minimum-diameter"
+        None,
+        description="choose mean, median, trimmed-mean, nearest-neighbour, minimum-diameter, mean-around-median, "
+        "phocas, geometric-median, krum, multi-krum, bulyan, multi-bulyan, gradient-elimination, "
+        "comparative-elimination, centred-clipping, self-centred-clipping, covariance-filter or "
+        "smallest-maximum-eigenvalue",
     )
     sub_rounds: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="choose from 1 to 64")
 
