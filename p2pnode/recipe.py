@@ -3,12 +3,13 @@
 The theorem guard lives here: a configuration that its theorem does not cover is refused, with the numbers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from typing import Literal
 
 import p2pnode.aggregation.rules as rules
+from p2pnode.aggregation.rule import Rule
 from p2pnode.errors import ConfigError
 from protocols.broadcast import Broadcast
 from protocols.committee import (
@@ -223,7 +224,7 @@ RECIPES: dict[str, Preset] = {
     ),
     "p2p-cge": Preset(
         "reliable",
-        "cge",
+        "gradient-elimination",
         "peer-to-peer DGD: the n−2f gradients of least norm, then models by trimmed mean, with witnesses, n ≥ 3f+1",
         _GRADIENT_THEN_MODEL,
         momentum=0.0,
@@ -232,7 +233,7 @@ RECIPES: dict[str, Preset] = {
     ),
     "redundant": Preset(
         "signed-echo",
-        "cge",
+        "gradient-elimination",
         "waits for no straggler: n−r gradients by elimination, then n−r models by trimmed mean",
         _GRADIENT_THEN_MODEL,
         momentum=0.0,
@@ -275,17 +276,18 @@ def choose(
     """
     preset = RECIPES[_known("recipe", name, RECIPES)]
     broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
-    own = rules.find(preset.rule if rule is None else rule).name
+    own = rules.find(preset.rule if rule is None else rule)
     absent = _absent(committee, gather, redundancy)
     parts = _of_one_model(preset.parts) if absent == 0 else preset.parts
     exchanges = []
     for part in parts:
-        mixer = own if part.rule is None else part.rule
+        mixer = own if part.rule is None else rules.find(part.rule)
+        _check_centre(part, mixer)
         if guarded:
             _guard(committee, part, broadcast, mixer, absent)
         asked = rounds if part.rounds != "once" or len(parts) == 1 else None
-        once = _rounds(committee, part, broadcast, mixer, absent) if asked is None else (asked,)
-        exchanges.append(Exchange(part.what, broadcast, mixer, once, absent))
+        once = _rounds(committee, part, broadcast, mixer.name, absent) if asked is None else (asked,)
+        exchanges.append(Exchange(part.what, broadcast, mixer.name, once, absent))
     recipe = Recipe(
         name,
         tuple(exchanges),
@@ -334,7 +336,15 @@ def _check_local_work(recipe: Recipe) -> None:
         )
 
 
-def _guard(committee: Committee, part: Part, broadcast: str, rule: str, absent: int | None) -> None:
+def _check_centre(part: Part, rule: Rule) -> None:
+    if rule.wants_centre and part.what == "gradient":
+        raise ConfigError(
+            f"rule = {rule.name!r}: it measures from the model at which a round began, and gradients are mixed. "
+            "Remedy: choose gradient-elimination, which measures from zero, or a recipe that exchanges models"
+        )
+
+
+def _guard(committee: Committee, part: Part, broadcast: str, rule: Rule, absent: int | None) -> None:
     """The theorem guard."""
     n, f = committee.n, committee.f
     if absent is not None and absent < f:
@@ -344,9 +354,11 @@ def _guard(committee: Committee, part: Part, broadcast: str, rule: str, absent: 
         )
     bound = _bound(f, part, broadcast, rule, absent)
     if bound.covers(committee):
+        # Where a broadcast is total, all may be gathered.
+        rule.check(n if BROADCASTS[broadcast].total else n - (f if absent is None else absent), f)
         return
     least = bound.least(f)
-    claim = f"{rule} over {broadcast} needs {bound}: n={n} tolerates f={bound.tolerated(n)}"
+    claim = f"{rule.name} over {broadcast} needs {bound}: n={n} tolerates f={bound.tolerated(n)}"
     remedies = [f"choose f={bound.tolerated(n)}"]
     if least is not None:
         claim += f"; f={f} needs n ≥ {least}"
@@ -356,18 +368,16 @@ def _guard(committee: Committee, part: Part, broadcast: str, rule: str, absent: 
     raise ConfigError(f"f = {f}: {claim}. Remedy: {', or '.join(remedies)}")
 
 
-def _bound(f: int, part: Part, broadcast: str, rule: str, absent: int | None) -> Bound:
+def _bound(f: int, part: Part, broadcast: str, rule: Rule, absent: int | None) -> Bound:
     """The committees that this exchange is proven for; of the rule and of the broadcast the stricter at this f."""
-    mixer = rules.find(rule)
-    bound = mixer.bounds[broadcast]
+    bound = rule.bounds[broadcast]
     if bound.per_liar is None:
         return bound
     if part.rounds == "once":
-        spare, per_liar = mixer.inputs_min(0), mixer.inputs_min(1) - mixer.inputs_min(0)
-        waits = Bound(per_liar + 1, spare, "") if absent is None else Bound(per_liar, spare + absent, "")
-        bound = replace(waits, source=f"{rule} needs {Bound(per_liar, spare, '')} of what is gathered")
+        needs = rule.inputs_min
+        bound = needs.bound(rule.source) if absent is None else Bound(needs.per_liar, needs.spare + absent, rule.source)
     elif absent is not None:
-        if rule != "trimmed-mean" or not BROADCASTS[broadcast].consistent:
+        if rule.name != "trimmed-mean" or not BROADCASTS[broadcast].consistent:
             return Bound(None, 0, "nothing is proven of an agreement among others than n−f")
         bound = Bound(2, 2 * absent + 1, "contraction r/(n−r−2f)")
     return max(bound, BROADCAST_BOUNDS[broadcast], key=lambda one: one.least(f) or 0)

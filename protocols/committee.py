@@ -3,7 +3,7 @@
 Nowhere else is a threshold computed. n is the number of members, f the number that may be Byzantine, h = n−f.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
@@ -151,6 +151,15 @@ class Bound:
         least = self.least(committee.f)
         return least is not None and committee.n >= least
 
+    def stricter(self, other: "Bound") -> "Bound":
+        """The widest bound, with the source of the first, that covers no committee which one of the two does not."""
+        if self.per_liar is None or other.per_liar is None:
+            return replace(self, per_liar=None, spare=0)
+        per_liar = max(self.per_liar, other.per_liar)
+        # Both are lines in f: from f = 1 on the steeper stays above, if it is at f = 1.
+        least = max(self.per_liar + self.spare, other.per_liar + other.spare)
+        return replace(self, per_liar=per_liar, spare=least - per_liar)
+
     def __str__(self) -> str:
         if self.per_liar is None:
             return "f = 0"
@@ -172,6 +181,15 @@ TRIMMED_MEAN_OVER_RELIABLE = Bound(3, 1, _JUNGLE.format("f/(n−2f), checked by 
 MINIMUM_DIAMETER = Bound(6, 1, _JUNGLE.format("4f/(n−2f)"))
 NEAREST_NEIGHBOUR_OVER_PLAIN = Bound(11, 0, "MoNNA, arXiv 2209.10931, one sub-round")
 NEAREST_NEIGHBOUR = Bound(5, 1, "MoNNA, arXiv 2209.10931; contraction at most 3f/(n−2f)")
+
+
+def gathering(per_liar: int, spare: int, source: str) -> Bound:
+    """The committees whose n−f vectors, which is what one can wait for, are per_liar·f + spare at least.
+
+    For rules that need so many to bound what lies do to one mixture, but of which no theorem says that the members
+    agree by it.
+    """
+    return Bound(per_liar + 1, spare, f"{source}, of what is gathered; of agreement it proves nothing")
 
 
 def precision(step: int) -> int:

@@ -1,7 +1,7 @@
 """A linear regression of six agents, of which the last is to be the liar: small enough to know the answer.
 
-Agent i holds one observation (a_i, b_i) and the cost (b_i − a_i·x)². The costs are nearly 2f-redundant: the minimiser of
-any four of any five of them lies within `EPSILON` of that of the five.
+Agent i holds one observation (a_i, b_i) and the cost (b_i − a_i·x)². The costs are nearly 2f-redundant: the minimiser
+of any four of any five of them lies within `EPSILON` of that of the five.
 
 Source: the regression benchmark of arXiv 2101.09337 (n = 6, f = 1); minimiser, ε, L = 2 and μ = 0.712 checked by
 enumeration of subsets.

@@ -9,6 +9,8 @@ from p2pnode.errors import ConfigError
 from p2pnode.recipe import BROADCASTS, PRECISION_MAX, RECIPES, Exchange, Recipe, choose, contraction
 from protocols.committee import MEMBERS_MAX, Committee
 
+MIXED_BY = [name for name, rule in RULES.items() if not rule.wants_centre]
+
 
 def refusal(*args, **kwargs):
     with pytest.raises(ConfigError) as caught:
@@ -70,7 +72,7 @@ def test_where_the_guard_lets_pass_the_protocols_can_live(name):
     for n in range(1, 41):
         for f in range(n):
             for broadcast in BROADCASTS:
-                for rule in RULES:
+                for rule in MIXED_BY:
                     committee = Committee(n, f)
                     try:
                         recipe = choose(name, committee, broadcast, rule)
@@ -83,11 +85,11 @@ def test_where_the_guard_lets_pass_the_protocols_can_live(name):
 
 
 @pytest.mark.parametrize("broadcast", BROADCASTS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MIXED_BY)
 def test_the_slots_of_the_largest_committee_with_the_most_liars_have_names_on_the_wire(broadcast, rule):
     """Where the contraction is nearest to 1, and the rounds the most; a sub-round takes two bytes."""
     most = Committee(MEMBERS_MAX, RULES[rule].bounds[broadcast].tolerated(MEMBERS_MAX))
-    for exchange in choose("jungle-rb", most, broadcast, rule).exchanges:
+    for exchange in choose("jungle-rb", most, broadcast, rule, guarded=False).exchanges:
         assert max(exchange.rounds) == exchange.rounds[-1] <= 2**16
 
 
@@ -97,7 +99,7 @@ def test_a_guard_that_is_off_lets_pass_what_no_theorem_covers():
     for name in RECIPES:
         for n, f in ((1, 0), (2, 1), (3, 1), (4, 3)):
             for broadcast in BROADCASTS:
-                for rule in RULES:
+                for rule in MIXED_BY:
                     recipe = choose(name, Committee(n, f), broadcast, rule, guarded=False)
                     assert all(rounds >= 1 for exchange in recipe.exchanges for rounds in exchange.rounds)
     assert "no such recipe" in refusal("trimed", Committee(4, 1), guarded=False)
@@ -289,6 +291,33 @@ def test_a_rule_is_written_down_under_its_one_name():
 )
 def test_an_unknown_name_is_refused_with_the_nearest_and_all(choice, wanted):
     assert wanted in refusal(**{"name": "trimmed", "committee": Committee(5, 1), **choice})
+
+
+def test_a_pipeline_is_written_down_under_its_one_name_and_has_its_bound():
+    recipe = choose("trimmed", Committee(9, 2), rule="ARC + NNM + trmean")
+    assert recipe.exchanges == (Exchange("model", "signed-echo", "arc+nnm+trimmed-mean", (1,)),)
+    assert "bucketing+trimmed-mean over signed-echo needs n ≥ 5f+1" in refusal(
+        "trimmed", Committee(10, 2), rule="bucketing+trmean"
+    )
+
+
+def test_a_rule_around_a_centre_is_refused_where_gradients_are_mixed():
+    for guarded in (True, False):
+        message = refusal("multi-krum", Committee(6, 1), rule="ce", guarded=guarded)
+        assert "measures from the model at which a round began, and gradients are mixed" in message
+        assert (
+            choose("trimmed", Committee(6, 1), rule="ce", guarded=guarded).exchanges[0].rule
+            == "comparative-elimination"
+        )
+
+
+def test_work_that_no_node_can_do_in_time_is_refused_before_a_socket_opens():
+    """C(21, 5) subsets of the gathered; C(26, 5) where all may be gathered."""
+    assert choose("trimmed", Committee(26, 5), rule="smea")
+    assert "65780 subsets, more than 30000. Remedy: " in refusal("trimmed", Committee(26, 5), "reliable", "smea")
+    assert "m=20 of 21 vectors with f=5. Remedy: choose m from 1 to 14" in refusal(
+        "trimmed", Committee(26, 5), rule="multi-krum=20"
+    )
 
 
 def test_every_recipe_runs_where_nobody_lies():
