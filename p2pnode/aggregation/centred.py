@@ -33,16 +33,18 @@ def geometric_median(points: Points) -> Mixed:
     Source: Weiszfeld; the step from a point, Vardi and Zhang, The multivariate L1-median, PNAS 97, 2000; in learning
         RFA, arXiv 1912.13445.
     """
-    points = _drawn_in(points)
+    for _ in range(len(points)):  # once, but where a square overflowed
+        distances = np.sqrt(points.squared)
+        best = int(np.argmin(distances.sum(axis=1)))
+        reach = REACH * float(np.median(distances[best]))
+        if reach == 0 or distances[best].max() <= 2 * reach:
+            break
+        points = _drawn_in(points, best, reach)
     return points.mean(_weiszfeld(points.squared))
 
 
-def _drawn_in(points: Points) -> Points:
-    distances = np.sqrt(points.squared)
-    best = int(np.argmin(distances.sum(axis=1)))
-    reach = REACH * float(np.median(distances[best]))
-    if distances[best].max() <= reach or reach == 0:
-        return points
+def _drawn_in(points: Points, best: int, reach: float) -> Points:
+    """The points, those farther than that from one of them drawn in to it so far."""
     part = shortening(points.squared[best], reach)
     weights = np.diag(part)
     weights[:, best] += 1 - part
