@@ -9,7 +9,7 @@ from p2pnode.aggregation.coordinate import median
 from p2pnode.aggregation.points import Array, Mixed, Points
 from p2pnode.aggregation.pre import shortening
 
-STEPS_MAX = 10_000
+STEPS_MAX = 2_000
 """Most steps of Weiszfeld's algorithm. It falls as fast as a geometric series, but for medians so near to one of the
 points that which of them is taken makes no difference to learning."""
 
@@ -64,9 +64,10 @@ def _weiszfeld(squared: Array) -> Array:
     # All others pull at the point; it holds against them by the number of those that are there.
     toward = _normal(pull) if away.any() else weights
     force = float(pull.sum()) * _distance(toward - weights, squared)
-    if force <= np.count_nonzero(~away):
+    there = np.count_nonzero(~away)
+    if force <= there * (1 + TOLERANCE):
         return weights
-    weights = weights + (1 - np.count_nonzero(~away) / force) * (toward - weights)
+    weights = weights + (1 - there / force) * (toward - weights)
     for _ in range(STEPS_MAX):
         # ‖Σ wⱼ·xⱼ − xᵢ‖² = (Dw)ᵢ − ½ wᵀDw
         reach = squared @ weights
