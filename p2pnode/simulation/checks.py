@@ -7,6 +7,7 @@ from functools import reduce
 from itertools import combinations
 
 import numpy as np
+import torch
 
 from p2pnode.errors import P2PNodeError
 from p2pnode.node import DEFERRED_MAX
@@ -234,13 +235,13 @@ class Checks:
 
 def diameter(vectors: Sequence[Vector]) -> float:
     """The largest Euclidean distance between two of them, from sums in float64."""
-    gram = np.zeros((len(vectors), len(vectors)))
+    gram = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
     for start in range(0, len(vectors[0]), _BLOCK):
-        rows = np.stack([vector[start : start + _BLOCK] for vector in vectors]).astype(np.float64)
-        rows -= rows[0]  # distances are small beside the vectors; of squares, differences would be lost
+        rows = torch.from_numpy(np.stack([vector[start : start + _BLOCK] for vector in vectors])).double()
+        rows -= rows[0].clone()  # distances may be small beside the vectors, and would be lost in squares of these
         gram += rows @ rows.T
     norms = gram.diagonal()
-    return float(np.sqrt((norms[:, None] + norms - 2 * gram).max()))
+    return float((norms[:, None] + norms - 2 * gram).max().sqrt())
 
 
 def _spread(vectors: dict[PeerId, Vector], *, per_coordinate: bool) -> Vector:

@@ -152,14 +152,31 @@ class Training:
         self.trainer.restore(state)
 
 
-def mixture(rule: str, rows: list[Vector], f: int, own: int | None) -> Vector:
-    """What the driver mixes: by the rule; by the median where one's own row is lost."""
-    stacked = torch.from_numpy(np.stack(rows))
-    try:
-        mixed = aggregate(rule, stacked, f=f, own=own) if own is not None else aggregate("median", stacked, f=f)
-    except NonFinite:
-        mixed = stacked[own or 0]
-    return _numpy(mixed)
+class Mixtures:
+    """Mixes as the driver does, one mixture after another in the same memory: to ask for it anew takes half the time of
+    filling it."""
+
+    def __init__(self) -> None:
+        self._stacked = np.empty((0, 0), np.float32)
+
+    def mixture(self, rule: str, rows: list[Vector], f: int, own: int | None) -> Vector:
+        """Of the rows by the rule; by the median where one's own row is lost.
+
+        Args:
+            rule: name of an aggregation rule.
+            rows: (d,) each.
+            f: as in `aggregate`.
+            own: which row is one's own; None: it is lost.
+        """
+        if self._stacked.shape[1] != len(rows[0]) or len(self._stacked) < len(rows):
+            self._stacked = np.empty((len(rows), len(rows[0])), np.float32)
+        stacked = torch.from_numpy(np.stack(rows, out=self._stacked[: len(rows)]))
+        try:
+            mixed = aggregate(rule, stacked, f=f, own=own) if own is not None else aggregate("median", stacked, f=f)
+        except NonFinite:
+            return rows[own or 0]
+        vector = _numpy(mixed)
+        return vector.copy() if np.may_share_memory(vector, self._stacked) else vector
 
 
 def _numpy(vector: Any) -> Vector:  # noqa: ANN401  a tensor

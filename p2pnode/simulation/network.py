@@ -42,11 +42,11 @@ from p2pnode.node import (
 )
 from p2pnode.simulation.checks import Checks, Violation
 from p2pnode.simulation.cost import quiet
-from p2pnode.simulation.learner import Chance, Machine, School, Training, mixture
+from p2pnode.simulation.learner import Chance, Machine, Mixtures, School, Training
 from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
-from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
+from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of, is_finite
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
@@ -54,6 +54,10 @@ from protocols.protocol import Party
 FETCH_AFTER_S = 1.0
 WORK_S = 0.2
 """Virtual seconds that a gradient, a mixture or a checkpoint takes on average."""
+
+TRAIN_S = 1.0
+"""Virtual seconds that the gradient of a real model takes besides: as long as a message, so that about all nodes are
+asked for theirs before the first must be known, and one computation serves them."""
 
 DELIVERIES_MAX_PER_MESSAGE = 200
 """A run with so many deliveries for each message and each slot of a node of a quiet one does not end."""
@@ -65,11 +69,12 @@ NETWORK = blake2b(b"p2pnode simulation", digest_size=32).digest()
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """A vector's bytes on the wire."""
+    """A vector's bytes on the wire, and whether they are finite: looked at once for all who receive them."""
 
     slot: Slot
     digest: Digest
     vector: Vector
+    finite: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class Network:
         self._honest = frozenset(scenario.honest)
         self._watch = watch
         self._adopted = adopted
+        self._mixtures = Mixtures()
         self.school = (
             None
             if scenario.train is None
@@ -430,8 +436,8 @@ class Network:
     def _take(self, process: Process, source: PeerId, payload: Payload) -> None:
         vectors = process.vectors
         match payload:
-            case Bytes(_, digest, vector):
-                if vectors.take(digest, vector):
+            case Bytes(_, digest, vector, finite):
+                if vectors.take(digest, vector, finite=finite):
                     self._has(process, digest)
                     self._handle(process, Arrived(digest))
                 else:
@@ -447,7 +453,7 @@ class Network:
             case Want(slot, digest):
                 held = vectors.get(digest)
                 if held is not None:
-                    self._post(process, source, Bytes(slot, digest, held), digest)
+                    self._post(process, source, Bytes(slot, digest, held, is_finite(held)), digest)
             case Save(step, state):
                 if step % self._saving == 0:
                     process.disk.checkpoint = (step, state)
@@ -520,8 +526,9 @@ class Network:
             return
         if header.origin == process.member and process.member in self._honest:
             self.checks.proposed(process.member, header.slot, vector)
+        payload = Bytes(header.slot, header.digest, vector, is_finite(vector))
         for peer in to:
-            self._post(process, peer, Bytes(header.slot, header.digest, vector), header.digest)
+            self._post(process, peer, payload, header.digest)
 
     def _expect(self, process: Process, header: Header) -> None:
         if process.vectors.expect(header):
@@ -538,7 +545,7 @@ class Network:
     def _train(self, process: Process, step: int) -> None:
         if isinstance(process.learner, Training):  # later, so that one batch serves all who were asked meanwhile
             process.learner.ask(step)
-            self._local(process, Due(step), self._work.expovariate(1 / WORK_S))
+            self._local(process, Due(step), TRAIN_S + self._work.expovariate(1 / WORK_S))
             return
         slot, vector = Slot(step), process.learner.train(step)
         self._made(process, slot, slot, vector, lambda digest: Trained(step, digest))
@@ -569,7 +576,7 @@ class Network:
         rows = [self._held(process, digest) for _, digest in gathered.values]
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == me]
         rule = self.scenario.recipe.exchanges[gathered.slot.exchange].rule
-        mixed = mixture(rule, rows, self.scenario.f, own[0] if own else None)
+        mixed = self._mixtures.mixture(rule, rows, self.scenario.f, own[0] if own else None)
         if honest:
             self.checks.mixed(me, gathered, rows, mixed)
         self._made(process, mix.into, process.node.horizon, mixed, lambda digest: Mixed(gathered.slot, digest))

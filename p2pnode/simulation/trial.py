@@ -122,9 +122,10 @@ class Outcome:
 
 
 def perform(trial: Trial, progress: Callable[[int, int], None] | None = None) -> Outcome:
-    """Run a trial. Its outcome, but for the seconds, is a function of the trial, for a given number of torch threads.
+    """Run a trial. Its outcome, but for the seconds, is a function of the trial.
 
-    As many threads train side by side as torch is set to use.
+    As many threads train side by side as torch is set to use; every operation has one, so that sums are the same
+    whatever their number, and none waits for another that a busy machine does not run.
 
     Args:
         trial: what to run.
@@ -133,9 +134,18 @@ def perform(trial: Trial, progress: Callable[[int, int], None] | None = None) ->
     Raises:
         ConfigError: for a choice that is none, or that no theorem covers; or if the task's files are missing.
     """
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _perform(trial, workers, progress)
+    finally:
+        torch.set_num_threads(workers)
+
+
+def _perform(trial: Trial, workers: int, progress: Callable[[int, int], None] | None) -> Outcome:
     began = time.monotonic()
     sweep = trial.sweep()
-    machine = Machine(trial.data_dir, trial.device, torch.get_num_threads())
+    machine = Machine(trial.data_dir, trial.device, workers)
     network = Network(
         sweep.scenario(trial.seed), trial.seed, machine=machine, adopted=lambda *model: curve.adopted(*model)
     )
