@@ -63,11 +63,12 @@ def test_random_vectors_have_the_published_deviation_and_ignore_the_honest():
     assert not torch.equal(gaussian(torch.ones(3, 40_000), seeded(1)), lie)
 
 
-def test_nan_is_refused_by_the_aggregation():
+def test_nan_is_left_out_by_the_aggregation_and_refused_where_nobody_may_lie():
     lie = not_a_number(HONEST)
     assert lie.isnan().all()
+    assert torch.equal(aggregate("trimmed-mean", torch.vstack([HONEST, lie]), f=1), HONEST.mean(0))
     with pytest.raises(NonFinite, match="rows 2 of 3"):
-        aggregate("trimmed-mean", torch.vstack([HONEST, lie]), f=1)
+        aggregate("trimmed-mean", torch.vstack([HONEST, lie]), f=0)
 
 
 def test_reflection_is_its_own_inverse_about_the_centre():
