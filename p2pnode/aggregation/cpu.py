@@ -5,17 +5,16 @@ its share, so any number of threads gives the same bits. Threads live as long as
 fork could break or two callers could quarrel about.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from p2pnode.aggregation import emit
-
-ROWS_MAX = 128
-"""Most rows: the code grows as n·log²n, and at 128 takes most of a second to compile."""
 
 FORMATS = {torch.float32: emit.FLOAT32, torch.bfloat16: emit.BFLOAT16}
 
@@ -29,22 +28,26 @@ ROWS_AT_ONCE = 4
 """Output rows of a mix that are summed beside each other: as many sums of one register of coordinates as there are
 registers to hold them."""
 
+CACHED = 1 << 16
+"""Numbers that stay in a core's second cache while several jobs read them."""
+
 KERNELS_MAX = 64
 """Kernels kept; one is needed for each rule, n, f and format in use."""
 
 
-def serves(rows: Sequence[Tensor]) -> bool:
-    """Whether these (d,) rows can be read: float32 or bfloat16, on the CPU, each contiguous, not too many."""
-    return len(rows) <= ROWS_MAX and all(
-        row.device.type == "cpu" and row.dtype in FORMATS and (row.stride(0) == 1 or len(row) <= 1) for row in rows
-    )
+class Job(NamedTuple):
+    """A kernel, where it writes, and the weights it reads."""
+
+    kernel: emit.Kernel
+    outs: Sequence[Tensor]
+    weights: Sequence[float] = ()
 
 
 def mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1; no order of the rows changes a bit of it.
 
     Args:
-        vectors: (n, d) that `serves`, finite.
+        vectors: (n, d) of `dispatch.serves_cpu`, finite.
         first: lowest rank, ≥ 0.
         stop: one more than the highest, first < stop ≤ n.
 
@@ -68,7 +71,7 @@ def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
 
 
 def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Mean of one or more (d,) rows that `serves`."""
+    """Mean of one or more (d,) rows of `dispatch.serves_cpu`."""
     return _one(_of_all(FORMATS[rows[0].dtype], len(rows)), rows)
 
 
@@ -76,19 +79,32 @@ def mix_rows(rows: Sequence[Tensor], weights: Sequence[Sequence[float]]) -> Tens
     """Σⱼ wᵢⱼ·vⱼ as row i, summed in float64.
 
     Args:
-        rows: q rows of (d,) that `serves`, finite.
+        rows: q rows of (d,) of `dispatch.serves_cpu`, finite.
         weights: (m, q).
 
     Returns:
         (m, d), same dtype.
     """
-    out = rows[0].new_empty(len(weights), len(rows[0]))
+    out = empty(len(weights), rows[0])
     form = FORMATS[out.dtype]
+    jobs = []
     for first in range(0, len(out), ROWS_AT_ONCE):
         some = range(first, min(first + ROWS_AT_ONCE, len(out)))
         numbers = [number for row in some for number in weights[row]]
-        _run(_of_weights(form, len(rows), len(some)), rows, [out[row] for row in some], numbers)
+        jobs.append(Job(_of_weights(form, len(rows), len(some)), [out[row] for row in some], numbers))
+    _run(jobs, rows)
     return out
+
+
+def empty(m: int, like: Tensor) -> Tensor:
+    """(m, d) of the dtype of (d,) `like`, in large pages where there are any.
+
+    To touch new memory in pages of 4 KiB can take longer than the rule itself. NumPy asks for large ones, torch does
+    not.
+    """
+    raw = np.empty((m, len(like)), dtype=f"u{like.itemsize}")
+    new: Tensor = torch.from_numpy(raw).view(like.dtype)
+    return new
 
 
 def spread(work: Callable[[int, int], None], d: int, share: int) -> None:
@@ -105,26 +121,39 @@ def spread(work: Callable[[int, int], None], d: int, share: int) -> None:
 
 
 def _one(kernel: emit.Kernel, rows: Sequence[Tensor]) -> Tensor:
-    out = rows[0].new_empty(len(rows[0]))
-    _run(kernel, rows, [out], ())
+    out = empty(1, rows[0])[0]
+    _run([Job(kernel, [out])], rows)
     return out
 
 
-def _run(kernel: emit.Kernel, rows: Sequence[Tensor], outs: Sequence[Tensor], weights: Sequence[float]) -> None:
-    """Run a kernel over all coordinates; those that fill no register are copied to where they do."""
-    d, lanes = len(outs[0]), FORMATS[outs[0].dtype].lanes
+def _run(jobs: Sequence[Job], rows: Sequence[Tensor]) -> None:
+    """Do all jobs for all coordinates; those that fill no register are copied to where they do."""
+    d, lanes = len(rows[0]), FORMATS[rows[0].dtype].lanes
     whole = d - d % lanes
-    sources, targets = ([row.data_ptr() for row in some] for some in (rows, outs))
-    shares = SHARES_PER_THREAD * torch.get_num_threads() if d * len(rows) > ALONE else 1
-    share = max(lanes, -(-whole // (shares * lanes)) * lanes)
-    spread(lambda start, stop: kernel(sources, targets, weights, start, stop), whole, share)
+    if whole:
+        calls = [job.kernel.bind(addresses(rows), addresses(job.outs), job.weights) for job in jobs]
+        shares = SHARES_PER_THREAD * torch.get_num_threads() if d * len(rows) > ALONE else 1
+        step = whole if len(jobs) == 1 else max(1, CACHED // (len(rows) * lanes)) * lanes
+
+        def work(start: int, stop: int) -> None:
+            for block in range(start, stop, step):
+                for call in calls:
+                    call(block, min(block + step, stop))
+
+        spread(work, whole, -(-whole // (shares * lanes)) * lanes)
     if whole < d:
-        padded = outs[0].new_zeros(len(rows) + len(outs), lanes)
-        inputs, results = padded[: len(rows)], padded[len(rows) :]
+        inputs = rows[0].new_zeros(len(rows), lanes)
         torch.stack([row[whole:] for row in rows], out=inputs[:, : d - whole])
-        kernel([row.data_ptr() for row in inputs], [row.data_ptr() for row in results], weights, 0, lanes)
-        for out, result in zip(outs, results, strict=True):
-            out[whole:] = result[: d - whole]
+        for job in jobs:
+            results = inputs.new_empty(len(job.outs), lanes)
+            job.kernel.bind(addresses(inputs), addresses(results), job.weights)(0, lanes)
+            for out, result in zip(job.outs, results, strict=True):
+                out[whole:] = result[: d - whole]
+
+
+def addresses(rows: Iterable[Tensor]) -> list[int]:
+    """Where the rows begin in memory."""
+    return [row.data_ptr() for row in rows]
 
 
 @lru_cache(KERNELS_MAX)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from p2pnode.aggregation.coordinate import blocks, mean_of_rows
+from p2pnode.aggregation.dispatch import serves_cpu
 from p2pnode.errors import ConfigError
 
 PIECES = 4
@@ -50,6 +51,10 @@ def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
     Differences are taken first, and in float64: ‖v‖² + ‖own‖² − 2⟨v, own⟩ would lose the distance of two near vectors
     of large norm, as those of late training are. Float32 inputs neither overflow nor underflow.
     """
+    if serves_cpu([own, *vectors.unbind(0)]):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.squared_distances(vectors, own)
     squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
     for block in blocks(vectors):
         for rows, mine in zip(vectors[:, block].chunk(PIECES, 1), own[block].chunk(PIECES), strict=True):
@@ -58,16 +63,64 @@ def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
     return squared
 
 
+def squared_norms(vectors: Tensor) -> Tensor:
+    """‖v‖² of each row of (q, d), as (q,) in float64. Float32 inputs neither overflow nor underflow."""
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.squared_norms(vectors)
+    squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
+    for block in blocks(vectors):
+        for rows in vectors[:, block].chunk(PIECES, 1):
+            wide = rows.double()
+            squared += torch.linalg.vecdot(wide, wide)
+    return squared
+
+
+def finite_rows(vectors: Tensor) -> list[bool]:
+    """Whether each row of (n, d) float32, float16 or bfloat16 is free of NaN and infinity; no sum overflows."""
+    finite: list[bool] = squared_norms(vectors).isfinite().tolist()
+    return finite
+
+
+def mix_rows(vectors: Tensor, weights: Tensor) -> Tensor:
+    """Σⱼ wᵢⱼ·vⱼ / Σⱼ wᵢⱼ as row i: a weighted mean for each row of weights. Equal vectors stay exactly what they are.
+
+    Args:
+        vectors: (q, d), floating, finite.
+        weights: (m, q), finite, ≥ 0, no row all 0.
+
+    Returns:
+        (m, d), same dtype and device as the vectors; new memory.
+    """
+    shares = weights.to("cpu", torch.float64)
+    shares = shares / shares.sum(dim=1, keepdim=True)
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        return cpu.mix_rows(vectors.unbind(0), shares.tolist())
+    shares = shares.to(vectors.device)
+    out = vectors.new_empty(len(shares), vectors.shape[1])
+    for block in blocks(vectors):
+        out[:, block] = shares @ vectors[:, block].double()
+    return out
+
+
 def pairwise_squared_distances(vectors: Tensor) -> Tensor:
     """‖v − w‖² of all pairs of rows of (q, d), as (q, q) in float64 on the CPU: symmetric, 0 on the diagonal.
 
-    As exact as `squared_distances`, for the same reasons. Two pairs of equal rows have equal distances, to the bit,
-    wherever in `vectors` they stand.
+    Differences are taken first, as in `squared_distances`, so near vectors of large norm keep their distance; float32
+    inputs neither overflow nor underflow. The relative error is 1e-5 at most. Two pairs of equal rows have equal
+    distances, to the bit, wherever in `vectors` they stand.
     """
     q = len(vectors)
     squared = torch.zeros(q, q, dtype=torch.float64)
     if q == 1:
         return squared
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.pairwise_squared_distances(vectors)
     total = vectors.new_zeros(q * (q - 1) // 2, dtype=torch.float64)
     for block in blocks(vectors):
         for rows in vectors[:, block].chunk(PAIR_PIECES, 1):

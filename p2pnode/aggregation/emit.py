@@ -15,10 +15,10 @@ nothing overflows.
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
-import llvmlite.binding as llvm
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 from llvmlite import ir
 
 from p2pnode.aggregation.network import comparators
@@ -45,12 +45,15 @@ class Format:
 
 
 FLOAT32, BFLOAT16 = Format(32, 8), Format(16, 16)
+SIGNATURE = [type_pointer, type_pointer, type_pointer, type_index, type_index, type_index]
+"""Of every kernel: table of input rows, of output rows, weights; number of input rows; first coordinate, one past the
+last."""
 
 
 class Kernel:
     """Compiled code: for coordinates from `start` to `stop`, reads the input rows and writes the output rows.
 
-    A call releases the interpreter's lock, and any number of threads may call at once.
+    Calling it releases the interpreter's lock, and any number of threads may call at once.
     """
 
     def __init__(self, assembly: str) -> None:
@@ -61,50 +64,85 @@ class Kernel:
         )
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine)  # owns the code: keep it
         self._engine.finalize_object()
-        signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
+        signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3)
         self._call = signature(self._engine.get_function_address("kernel"))
 
-    def __call__(self, rows: Sequence[int], outs: Sequence[int], weights: Sequence[float], start: int, stop: int) -> None:
-        """Run.
+    def bind(
+        self, rows: Sequence[int], outs: Sequence[int], weights: Sequence[float] = ()
+    ) -> Callable[[int, int], None]:
+        """Calls with these arguments: takes the first coordinate, and one more than the last.
+
+        Their difference is a positive multiple of the format's lanes.
 
         Args:
             rows: addresses of the input rows.
             outs: addresses of the output rows.
             weights: what the kernel's `Mean` reads, if anything.
-            start: first coordinate.
-            stop: one more than the last; start plus a multiple of the format's lanes.
         """
-        if start < stop:
-            self._call(_addresses(rows), _addresses(outs), (ctypes.c_double * len(weights))(*weights), start, stop)
+        arrays = _addresses(rows), _addresses(outs), (ctypes.c_double * len(weights))(*weights)
+        return partial(self._call, *arrays, len(rows))
 
 
-def _addresses(rows: Sequence[int]) -> Any:
+def _addresses(rows: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(rows))(*rows)
 
 
 def kernel(form: Format, rows: int, outs: int, mean: Mean) -> Kernel:
     """The loop over the coordinates around a `Mean`."""
     module = ir.Module()
-    arguments = [type_pointer, type_pointer, type_pointer, type_index, type_index]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), "kernel")
-    inputs, outputs, weights, start, stop = function.args
-    entry, body, end = (function.append_basic_block(name) for name in ("entry", "body", "end"))
-    builder = ir.IRBuilder(entry)
-    sources = [builder.load(_at(builder, inputs, row, type_index), typ=type_pointer) for row in range(rows)]
-    targets = [builder.load(_at(builder, outputs, row, type_index), typ=type_pointer) for row in range(outs)]
-    builder.branch(body)
-    builder.position_at_end(body)
-    position = builder.phi(type_index)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), SIGNATURE), "kernel")
+    inputs, outputs, weights, _, start, stop = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+    sources = [load_at(builder, inputs, row, type_pointer) for row in range(rows)]
+    targets = [load_at(builder, outputs, row, type_pointer) for row in range(outs)]
     lanes = Lanes(builder, form, weights)
-    results = mean(lanes, [lanes.load(source, position) for source in sources])
-    for target, result in zip(targets, results, strict=True):
-        lanes.store(result, target, position)
-    following = builder.add(position, type_index(form.lanes))
-    position.add_incoming(start, entry)
-    position.add_incoming(following, body)
-    builder.cbranch(builder.icmp_signed("<", following, stop), body, end)
-    ir.IRBuilder(end).ret_void()
+
+    def body(position: Value, _: list[Value]) -> list[Value]:
+        results = mean(lanes, [lanes.load(source, position) for source in sources])
+        for target, result in zip(targets, results, strict=True):
+            lanes.store(result, target, position)
+        return []
+
+    loop(builder, start, stop, form.lanes, body)
+    builder.ret_void()
     return Kernel(str(module))
+
+
+def loop(
+    builder: Value,
+    start: Value,
+    stop: Value,
+    step: int,
+    body: Callable[[Value, list[Value]], list[Value]],
+    carried: Sequence[Value] = (),
+) -> list[Value]:
+    """Write a loop over range(start, stop, step), which must not be empty.
+
+    Args:
+        builder: where to write; stands behind the loop afterwards.
+        start: the first index.
+        stop: an end that the index stays below.
+        step: what it grows by.
+        body: writes one turn: takes the index and the carried values, returns these for the next turn.
+        carried: the values that the first turn takes.
+
+    Returns:
+        The carried values after the last turn.
+    """
+    before, turn = builder.block, builder.append_basic_block()
+    builder.branch(turn)
+    builder.position_at_end(turn)
+    index = builder.phi(type_index)
+    values = [builder.phi(value.type) for value in carried]
+    results = body(index, values)
+    following = builder.add(index, type_index(step))
+    for phi, first, later in zip([index, *values], [start, *carried], [following, *results], strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, builder.block)
+    after = builder.append_basic_block()
+    builder.cbranch(builder.icmp_signed("<", following, stop), turn, after)
+    builder.position_at_end(after)
+    return results
 
 
 def mean_of_ranks(first: int, stop: int) -> Mean:
@@ -117,7 +155,7 @@ def mean_of_ranks(first: int, stop: int) -> Mean:
 
 
 def mean_around_ranks(first: int, stop: int, keep: int) -> Mean:
-    """The mean of the `keep` values nearest to the mean of the ranks first, …, stop − 1; of two equally near the lower."""
+    """The mean of the `keep` values nearest to the mean of ranks first, …, stop − 1; of two as near the lower."""
 
     def mean(lanes: "Lanes", bits: list[Value]) -> list[Value]:
         ordered = lanes.ranks(bits, 0, len(bits))
@@ -135,8 +173,11 @@ def weighted_sums(n: int, outs: int) -> Mean:
     """Σⱼ wᵢⱼ·vⱼ for each output row i; the weights are read at run time, (outs, n) in row order."""
 
     def mean(lanes: "Lanes", bits: list[Value]) -> list[Value]:
-        wide = [lanes.widen(row) for row in bits]
-        return [lanes.weighted(wide, [out * n + row for row in range(n)]) for out in range(outs)]
+        totals = [lanes.zero()] * outs
+        for row, each in enumerate(bits):  # row by row: then the sums stay in registers, and no row needs to
+            wide = lanes.widen(each)
+            totals = [lanes.add(total, wide, out * n + row) for out, total in enumerate(totals)]
+        return totals
 
     return mean
 
@@ -144,7 +185,7 @@ def weighted_sums(n: int, outs: int) -> Mean:
 class Lanes:
     """Writes code for as many coordinates as one vector register holds."""
 
-    def __init__(self, builder: Value, form: Format, weights: Value) -> None:
+    def __init__(self, builder: Value, form: Format, weights: Value = None) -> None:
         self._builder, self._form, self._weights = builder, form, weights
         self._element = ir.IntType(form.bits)
         self._bits = ir.VectorType(self._element, form.lanes)
@@ -154,11 +195,12 @@ class Lanes:
         prefetch = ir.FunctionType(ir.VoidType(), [type_pointer, *[ir.IntType(32)] * 3])
         self._prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=prefetch)
 
-    def load(self, row: Value, position: Value) -> Value:
-        """The bits of a row's coordinates, those further on being sent for."""
-        here = self._builder.gep(row, [position], source_etype=self._element)
-        read, keep_close, data = (ir.IntType(32)(flag) for flag in (0, 3, 1))
-        self._builder.call(self._prefetch, [_at(self._builder, here, PREFETCH, self._element), read, keep_close, data])
+    def load(self, row: Value, position: Value, *, ahead: bool = True) -> Value:
+        """The bits of a row's coordinates; unless told otherwise, those further ahead are sent for."""
+        here = at(self._builder, row, position, self._element)
+        if ahead:
+            arguments = [ir.IntType(32)(flag) for flag in (0, 3, 1)]  # to read, to keep close, as data
+            self._builder.call(self._prefetch, [at(self._builder, here, PREFETCH, self._element), *arguments])
         return self._builder.load(here, typ=self._bits, align=self._form.bits // 8)
 
     def store(self, wide: Value, row: Value, position: Value) -> None:
@@ -168,7 +210,7 @@ class Lanes:
             odd = self._builder.and_(self._builder.lshr(bits, self._all(self._word, 16)), self._all(self._word, 1))
             nearest = self._builder.add(bits, self._builder.add(odd, self._all(self._word, 0x7FFF)))
             bits = self._builder.trunc(self._builder.lshr(nearest, self._all(self._word, 16)), self._bits)
-        here = self._builder.gep(row, [position], source_etype=self._element)
+        here = at(self._builder, row, position, self._element)
         self._builder.store(bits, here, align=self._form.bits // 8)
 
     def ranks(self, bits: list[Value], first: int, stop: int) -> list[Value]:
@@ -200,20 +242,49 @@ class Lanes:
         total = reduce(self._builder.fadd, values)
         return self._builder.fdiv(total, self._all(self._wide, float(len(values))))
 
-    def weighted(self, values: list[Value], weights: list[int]) -> Value:
-        """The sum of float64 vectors, each times the weight of that index."""
-        total = self._all(self._wide, 0.0)
-        for value, weight in zip(values, weights, strict=True):
-            here = _at(self._builder, self._weights, weight, ir.DoubleType())
-            factor = self._spread(self._builder.load(here, typ=ir.DoubleType()))
-            total = self._builder.fadd(total, self._builder.fmul(value, factor, flags=("contract",)), flags=("contract",))
-        return total
+    def spread(self, scalar: Value) -> Value:
+        """The vector of one float32 or float64 number."""
+        kind = self._float if scalar.type == self._float.element else self._wide
+        one = self._builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.IntType(32)(0))
+        return self._builder.shuffle_vector(one, one, self._all(self._word, 0))
+
+    def zero(self, *, wide: bool = True) -> Value:
+        """A vector of zeros in float64, or else float32."""
+        return self._all(self._wide if wide else self._float, 0.0)
+
+    def add(self, total: Value, wide: Value, weight: int) -> Value:
+        """The float64 vector `total` and another times the weight of that index."""
+        factor = self.spread(load_at(self._builder, self._weights, weight, ir.DoubleType()))
+        return self._builder.fadd(total, self._builder.fmul(wide, factor, flags=("contract",)), flags=("contract",))
 
     def widen(self, bits: Value) -> Value:
         """The float64 values that bits in memory mean."""
+        return self._builder.fpext(self.floats(bits), self._wide)
+
+    def add_square(self, total: Value, root: Value) -> Value:
+        """The vector `total` and the square of another."""
+        square = self._builder.fmul(root, root, flags=("contract",))
+        return self._builder.fadd(total, square, flags=("contract",))
+
+    def sum(self, values: Value) -> Value:
+        """The sum of all lanes, in float64: of halves, of quarters, and so on."""
+        if values.type == self._float:
+            values = self._builder.fpext(values, self._wide)
+        while (count := values.type.count) > 1:
+            low, high = (
+                self._builder.shuffle_vector(
+                    values, values, ir.Constant(ir.VectorType(ir.IntType(32), count // 2), half)
+                )
+                for half in (list(range(count // 2)), list(range(count // 2, count)))
+            )
+            values = self._builder.fadd(low, high)
+        return self._builder.extract_element(values, ir.IntType(32)(0))
+
+    def floats(self, bits: Value) -> Value:
+        """The float32 values that bits in memory mean."""
         if self._form.bits == 16:
             bits = self._builder.shl(self._builder.zext(bits, self._word), self._all(self._word, 16))
-        return self._builder.fpext(self._builder.bitcast(bits, self._float), self._wide)
+        return self._builder.bitcast(bits, self._float)
 
     def _key(self, bits: Value) -> Value:
         """Bits to integers of the same order as the floats; and back."""
@@ -221,13 +292,15 @@ class Lanes:
         magnitude = self._all(self._bits, (1 << self._form.bits - 1) - 1)
         return self._builder.xor(bits, self._builder.and_(sign, magnitude))
 
-    def _spread(self, scalar: Value) -> Value:
-        one = self._builder.insert_element(ir.Constant(self._wide, ir.Undefined), scalar, ir.IntType(32)(0))
-        return self._builder.shuffle_vector(one, one, self._all(self._word, 0))
-
     def _all(self, kind: Value, number: float) -> Value:
         return ir.Constant(kind, [number] * self._form.lanes)
 
 
-def _at(builder: Value, base: Value, index: int, element: Value) -> Value:
-    return builder.gep(base, [type_index(index)], source_etype=element)
+def at(builder: Value, base: Value, index: Value, element: Value) -> Value:
+    """The address of an element of an array; the index is a number known now or at run time."""
+    return builder.gep(base, [type_index(index) if isinstance(index, int) else index], source_etype=element)
+
+
+def load_at(builder: Value, base: Value, index: Value, element: Value) -> Value:
+    """That element."""
+    return builder.load(at(builder, base, index, element), typ=element)

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from p2pnode.aggregation import coordinate
-from p2pnode.aggregation.distance import nearest_neighbour, pairwise_squared_distances, squared_distances
+from p2pnode.aggregation.distance import (
+    finite_rows,
+    mix_rows,
+    nearest_neighbour,
+    pairwise_squared_distances,
+    squared_distances,
+    squared_norms,
+)
 from p2pnode.errors import ConfigError
 
 EPS = torch.finfo(torch.float32).eps
@@ -132,3 +139,21 @@ def test_blocks_join_without_a_seam(monkeypatch, extra):
 def test_an_own_vector_that_is_none_of_the_rows_is_refused():
     with pytest.raises(ConfigError, match="none of the rows"):
         nearest_neighbour(torch.zeros(3, 2), 1, torch.tensor([0.0, 1e-45]))
+
+
+@given(inputs())
+def test_norms_are_distances_from_zero(case):
+    vectors, _, _ = case
+    assert torch.equal(squared_norms(vectors), squared_distances(vectors, torch.zeros_like(vectors[0])))
+
+
+def test_only_rows_with_nan_or_infinity_are_not_finite():
+    vectors = torch.full((4, 9), torch.finfo(torch.float32).max)
+    vectors[1, 3], vectors[2, 8] = torch.nan, -torch.inf
+    assert finite_rows(vectors) == [True, False, False, True]
+
+
+def test_each_mixed_row_is_a_weighted_mean_and_equal_rows_stay():
+    vectors = torch.tensor([[1.0, 0.1], [3.0, 0.1], [8.0, 0.1]])
+    mixed = mix_rows(vectors, torch.tensor([[1, 1, 0], [0, 0, 7], [1, 0, 6]]))
+    assert mixed.tolist() == [[2.0, vectors[0, 1]], [8.0, vectors[0, 1]], [7.0, vectors[0, 1]]]

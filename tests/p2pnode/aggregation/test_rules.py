@@ -140,8 +140,9 @@ def test_finite_rows_whose_sum_overflows_are_accepted(name):
 
 
 def test_a_mean_that_overflows_is_refused_but_not_lies_that_are_dropped():
-    vectors = torch.tensor([[HUGE], [-HUGE], [1.0]])
-    with pytest.raises(NonFinite, match=r"mean: .* more than torch\.float32"):
+    huge = torch.finfo(torch.float64).max
+    vectors = torch.tensor([[huge], [-huge], [1.0]], dtype=torch.float64)
+    with pytest.raises(NonFinite, match=r"mean: .* more than torch\.float64"):
         aggregate("mean", vectors, f=0)
     assert aggregate("trimmed-mean", vectors, f=1).tolist() == [1.0]
     assert aggregate("nearest-neighbour", vectors, f=2, own=2).tolist() == [1.0]
