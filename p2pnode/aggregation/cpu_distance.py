@@ -6,6 +6,7 @@ place among the others changes a bit of them.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +35,8 @@ def pairwise_squared_distances(vectors: Tensor) -> Tensor:
     q = len(vectors)
     line = q + emit_distance.OTHERS
     sums = _sums(emit_distance.pairs(8 * vectors.itemsize), vectors.unbind(0), q * line)
-    upper = sums.view(q, line)[:, :q].triu(1)
-    return upper + upper.T
+    upper = np.triu(sums.numpy().reshape(q, line)[:, :q], 1)  # torch's triu starts threads that no fork survives
+    return torch.from_numpy(upper + upper.T)
 
 
 def _sums(kernel: Kernel, rows: Sequence[Tensor], count: int) -> Tensor:
