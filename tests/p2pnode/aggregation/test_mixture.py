@@ -260,8 +260,9 @@ def test_however_far_a_lie_it_leaves_the_mixture_near_the_honest(name, lie):
 
 
 def test_a_mean_that_overflows_is_refused_but_not_lies_that_are_dropped():
-    rows = torch.tensor([[HUGE], [-HUGE], [1.0]])
-    with pytest.raises(NonFinite, match=r"mean: .* more than torch\.float32"):
+    huge = torch.finfo(torch.float64).max
+    rows = torch.tensor([[huge], [-huge], [1.0]], dtype=torch.float64)
+    with pytest.raises(NonFinite, match=r"mean: .* more than torch\.float64"):
         aggregate("mean", rows, f=0)
     assert aggregate("trimmed-mean", rows, f=1).tolist() == [1.0]
     assert aggregate("nearest-neighbour", rows, f=2, own=2).tolist() == [1.0]
