@@ -1,7 +1,8 @@
 """The rules of `coordinate` for vectors on a GPU, each as one pass over memory.
 
 What bounds them is the reading of n·d numbers. Their kernels, in `gpu_kernel`, are compiled at first use for each n, f
-and dtype, and kept on disk by Triton. That takes about a second up to n = 26, but minutes at n = 128.
+and dtype, and kept on disk by Triton. That takes about a second up to n = 26, ten at n = 64, but minutes at n = 128:
+the time grows with n, and with the square of the number of comparators.
 """
 
 from functools import cache

@@ -71,28 +71,29 @@ def _load(
     n: tl.constexpr,
 ) -> tl.tuple:
     wires: tl.tuple = ()
-    pointers = vectors + coordinates * column_stride
+    offsets = coordinates * column_stride
     for _ in tl.static_range(n):
-        wires = wires + (tl.load(pointers, mask=coordinates < d).to(tl.float32),)
-        # From row to row, since row · row_stride may need 64 bits where both factors come in 32.
-        pointers += row_stride
+        wires = wires + (tl.load(vectors + offsets, mask=coordinates < d).to(tl.float32),)
+        # From row to row in 64 bits, which row · row_stride may need where both factors come in 32.
+        offsets += row_stride
     return wires
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _store(out: tl.tensor, coordinates: tl.tensor, d: tl.tensor, values: tl.tensor) -> None:
-    tl.store(out + coordinates, values.to(out.dtype.element_ty), mask=coordinates < d)
+    tl.store(out + coordinates, values, mask=coordinates < d)  # rounds to the type of `out`
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _ordered(wires: tl.tuple, plan: tl.constexpr) -> tl.tuple:
-    """The wires after all comparators of the plan."""
+    """The wires after all comparators (low, high, wants_low, wants_high) of the plan."""
+    # By number, not by name: there are releases of Triton to which a named tuple is a tuple.
     for step in tl.static_range(len(plan)):
-        a, b = wires[plan[step].low], wires[plan[step].high]
-        if plan[step].wants_low:
-            wires = wires[: plan[step].low] + (tl.minimum(a, b),) + wires[plan[step].low + 1 :]
-        if plan[step].wants_high:
-            wires = wires[: plan[step].high] + (tl.maximum(a, b),) + wires[plan[step].high + 1 :]
+        a, b = wires[plan[step][0]], wires[plan[step][1]]
+        if plan[step][2]:
+            wires = wires[: plan[step][0]] + (tl.minimum(a, b),) + wires[plan[step][0] + 1 :]
+        if plan[step][3]:
+            wires = wires[: plan[step][1]] + (tl.maximum(a, b),) + wires[plan[step][1] + 1 :]
     return wires
 
 
@@ -111,13 +112,13 @@ def _running_mean(values: tl.tuple, count: tl.constexpr) -> tl.tensor:
 def _centre(ordered: tl.tuple, count: tl.constexpr) -> tl.tensor:
     """The mean of at most 128 sorted values: that of whole numbers, and of two, is rounded but once, so ties are seen.
 
-    Exact to 1e-43 at best: the scale that keeps the sum finite takes the last digits of what is below 1e-36.
+    Exact to 1e-43 at best: the scale that keeps the sum finite takes the last digits of what is below 1e-36. Close to
+    the largest number it may round to infinity; then too the highest values are the nearest.
     """
     total = ordered[0] / 128
     for index in tl.static_range(1, count):
         total += ordered[index] / 128
-    mean = tl.math.div_rn(total, tl.full(total.shape, count, tl.float32)) * 128
-    return tl.minimum(tl.maximum(mean, ordered[0]), ordered[count - 1])
+    return tl.math.div_rn(total, tl.full(total.shape, count, tl.float32)) * 128
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -18,8 +18,8 @@ SIZES = [*range(1, 11), 26, 64, 128]
 COLUMNS = 11
 """Of each kind: all kinds together are less than one block, of which each costs the interpreter the same time."""
 
-# In the interpreter NumPy sees that a distance from the centre may be infinite, which is right: the other one is not.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in subtract:RuntimeWarning")
+# In the interpreter NumPy tells where a distance from the centre is infinite, which is right: never are two compared.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 
 @pytest.fixture(scope="module")
