@@ -59,6 +59,7 @@ def hard(n, random):
     kinds = [
         *(chosen(pair, n, random) for pair in neighbours),
         chosen([MAX, -MAX], n, random),
+        chosen([3e38, 3.1e38, 3.2e38], n, random),
         chosen([3e38, -3e38, 3.1e38, 1.0, 0.0, -0.0], n, random),
         chosen([0.0, -0.0, TINY, -TINY, 3 * TINY, 1e-39, -1e-38], n, random),
         normal(n, random) * torch.logspace(-44, 37, n)[torch.randperm(n, generator=random)][:, None],
@@ -163,6 +164,9 @@ def test_a_tie_goes_to_the_lower_value(device):
     vectors = torch.tensor([[-1.0, 0.0, 1.0], [4.0, 5.0, 6.0], [0.0, 3.0, 6.0]]).T.contiguous().to(device)
     assert gpu.mean_around_median(vectors, 2).tolist() == [-0.5, 4.5, 1.5]
     assert gpu.mean_around_trimmed_mean(vectors, 1).tolist() == [-0.5, 4.5, 1.5]
+    # The mean of the inner seven is 3, but not if 21 is multiplied by 1/7.
+    sevenths = torch.tensor([[0.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 6.0]]).T.to(device)
+    assert gpu.mean_around_trimmed_mean(sevenths, 1).item() == 21 / 8
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 3, -TINY, 3 * TINY, 1e-39, MAX, -MAX])
@@ -244,9 +248,10 @@ def test_wide_loads_only_where_memory_and_registers_allow(random):
     assert [per_thread(n, 160) for n in (1, 8, 9, 16, 17, 128)] == [4, 4, 2, 2, 1, 1]
     assert [per_thread(n, 160, torch.bfloat16) for n in (1, 4, 5, 128)] == [8, 8, 4, 1]
     assert per_thread(4, 161) == 1
+    assert gpu._coordinates_per_thread(torch.empty(4, 176)[:, :161]) == 1
     assert gpu._coordinates_per_thread(torch.empty(4, 320)[:, 1:161]) == 1
     assert gpu._coordinates_per_thread(torch.empty(4, 328)[:, :160]) == 1
-    assert gpu._coordinates_per_thread(torch.empty(160, 16).T) == 1
+    assert gpu._coordinates_per_thread(torch.empty(4, 320)[:, ::2]) == 1
 
 
 def test_rows_may_be_farther_apart_than_32_bits_tell(device):
