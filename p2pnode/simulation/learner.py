@@ -1,5 +1,6 @@
 """What the simulated nodes learn: small vectors of chance, or the real models of a task."""
 
+from collections.abc import Collection
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from p2pnode.aggregation import aggregate
+from p2pnode.byzantine.labels import poisoned
 from p2pnode.errors import NonFinite
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.learning.partition import partition
@@ -49,8 +51,17 @@ class Chance:
 class Training:
     """One node's real training, as the driver does it."""
 
-    def __init__(self, task: str, recipe: Recipe, seed: int, node: int, nodes: int, data_dir: Path | None) -> None:
-        built, defaults = build(task, data_dir), TASKS[task]
+    def __init__(
+        self,
+        task: str,
+        recipe: Recipe,
+        seed: int,
+        node: int,
+        nodes: int,
+        data_dir: Path | None,
+        attacks: Collection[str] = (),
+    ) -> None:
+        built, defaults = poisoned(build(task, data_dir), attacks), TASKS[task]
         self._gradients = recipe.exchanges[0].what == "gradient"
         self.trainer = Trainer(
             built,

@@ -138,6 +138,7 @@ class Network:
         self.convicted: set[PeerId] = set()
         self.jumps = 0
         self._honest = frozenset(scenario.honest)
+        self._lies = tuple(attack for attack in scenario.attacks if attack != "twins")
         self._watch = watch
         self._data_dir = data_dir
         self._links = Links(self._stream("links"))
@@ -276,7 +277,8 @@ class Network:
         if scenario.train is None:
             return Chance(self.seed, index)
         node, nodes = index % scenario.nodes, scenario.nodes
-        return Training(scenario.train, scenario.recipe, self.seed, node, nodes, self._data_dir)
+        attacks = () if node in self._honest else self._lies
+        return Training(scenario.train, scenario.recipe, self.seed, node, nodes, self._data_dir, attacks)
 
     def _incarnation(self, member: PeerId, disk: Disk, learner: Learner) -> tuple[Node, Vectors, Conversation]:
         scenario = self.scenario
@@ -293,10 +295,9 @@ class Network:
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
-        attacks = [attack for attack in scenario.attacks if attack != "twins"]
-        if member in self._honest or not attacks:
+        if member in self._honest or not self._lies:
             return node, vectors, node
-        return node, vectors, Liar(node, vectors, self._signs[member], attacks, scenario.liars, self.seed)
+        return node, vectors, Liar(node, vectors, self._signs[member], self._lies, scenario.liars, self.seed)
 
     def _listeners(self) -> dict[tuple[PeerId, PeerId], list[Process]]:
         """(member, peer) → the processes of the member that talk with this peer: of twins one, the other, or both."""
