@@ -47,6 +47,7 @@ from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
+from protocols.faults import Fault
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
@@ -394,6 +395,8 @@ class Network:
             verdict = process.vectors.judge(source, payload.slot, payload.digest, payload.vector.nbytes)
             if verdict is Verdict.WAIT:
                 process.parked.setdefault(payload.digest, []).append(item)
+            if verdict is Verdict.REFUSE:  # the driver closes the link as well
+                self._accused(process, Accuse(source, Fault.MALFORMED))
             return verdict is not Verdict.TAKE
         if isinstance(payload, Received) and process.node.congested(source):
             process.congested.append(item)
