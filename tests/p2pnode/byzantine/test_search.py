@@ -11,8 +11,11 @@ from p2pnode.byzantine import search
 from p2pnode.byzantine.search import (
     EVALUATIONS,
     SAMPLE,
-    Gauge,
+    Line,
+    coordinates,
+    displacement,
     line_search,
+    looks_at_distances,
     searched_a_little,
     searched_inner_product,
     strongest,
@@ -124,14 +127,16 @@ def test_the_strongest_of_several_is_the_one_that_moves_the_rule_the_farthest():
     assert torch.equal(strongest(lies[:1] * 2)(one), one.honest.mean(0))
 
 
-# The gauge.
+# What a lie achieves.
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_gauge_mixes_what_a_receiver_mixes(rule):
+def test_a_displacement_is_that_of_what_a_receiver_mixes_also_along_a_line(rule):
     one = situation(rule)
-    lie = a_little_is_enough(one.honest, 0.7)
-    assert Gauge(one).displacement(lie) == pytest.approx(moved(one, lie), rel=1e-6)
+    mean, std = spread(one.honest)
+    lie = mean - 0.7 * std
+    assert displacement(one, lie) == pytest.approx(moved(one, lie), rel=1e-6)
+    assert Line(one, -std).displacement(0.7) == pytest.approx(moved(one, lie), rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -139,45 +144,69 @@ def test_the_honest_seen_stand_in_for_those_not_seen_yet(rule):
     one = situation(rule, rows=2)
     assert searched_a_little(one).isfinite().all()
     beyond = situation("mean", n=5, f=1, liars=4, rows=1)
-    assert Gauge(beyond).displacement(beyond.honest[0]) == pytest.approx(0, abs=1e-5)
+    assert displacement(beyond, beyond.honest[0]) == pytest.approx(0, abs=1e-5)
 
 
 def test_what_a_rule_refuses_moves_nothing():
     one = situation("mean")
-    assert Gauge(one).displacement(torch.full((200,), torch.inf)) == 0
+    assert displacement(one, torch.full((200,), torch.inf)) == 0
     with pytest.raises(NonFinite):
         moved(one, torch.full((200,), torch.inf))
 
 
 def test_a_rule_that_measures_from_the_model_is_given_it(monkeypatch):
     given = []
+
+    def mixture(rule, rows, *, f, own, centre):
+        given.append(centre)
+        return rows[own].abs()
+
     monkeypatch.setattr(search, "find", lambda _: SimpleNamespace(wants_centre=True))
-    monkeypatch.setattr(
-        search, "aggregate", lambda _rule, rows, *, f, own, centre: given.append(centre) or rows[0] + 0 * (f + own)
-    )
+    monkeypatch.setattr(search, "aggregate", mixture)
     model = torch.arange(200.0)
-    Gauge(situation("any", centre=model)).displacement(model)
-    Gauge(situation("any")).displacement(model)
+    known, unknown = situation("by coordinate", centre=model), situation("by coordinate")
+    displacement(known, model)
+    displacement(unknown, model)
+    Line(known, model).displacement(1.0)
     assert torch.equal(given[0], model)
     assert not given[1].any()
+    assert given[-1].tolist() == pytest.approx(model.tolist(), abs=1e-4)
 
 
-# Long vectors.
+# Shorter vectors.
 
 
-@pytest.mark.parametrize("rule", ["trimmed-mean", "nearest-neighbour", "minimum-diameter"])
-def test_a_sample_of_a_long_vector_finds_nearly_the_same_factor(rule, monkeypatch):
+def test_coordinates_keep_every_length_and_distance_however_long_the_vectors():
+    vectors = torch.randn(6, 5000, generator=torch.Generator().manual_seed(0))
+    vectors[5] *= 100
+    short = coordinates(vectors)
+    assert short.shape == (6, 6)
+    assert torch.cdist(short, short).numpy() == pytest.approx(torch.cdist(vectors, vectors).numpy(), rel=1e-4, abs=1e-2)
+    assert short.norm(dim=1).numpy() == pytest.approx(vectors.norm(dim=1).numpy(), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [1e30, torch.inf])
+@pytest.mark.parametrize("rule", RULES)
+def test_where_the_honest_overflow_there_is_nothing_to_search_and_no_error(rule, value):
+    one = situation(rule)
+    one.honest[:] = value
+    assert searched_a_little(one).shape == searched_inner_product(one).shape == (200,)
+
+
+def test_rules_that_look_at_distances_are_told_from_those_that_look_at_coordinates():
+    assert [looks_at_distances(rule, 13, 3) for rule in RULES] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])
+@pytest.mark.parametrize("step", range(3))
+def test_shorter_vectors_find_nearly_the_same_factor(rule, step, monkeypatch):
     monkeypatch.setattr(search, "SAMPLE", 4096)
-    one = situation(rule, n=11, f=2, d=4 * 4096)
+    one = situation(rule, n=11, f=2, d=4 * 4096, slot=Slot(step))
     mean, std = spread(one.honest)
-    sampled = Gauge(one).strongest(-std)
-    lie = mean - sampled * std
-    on_sample = Gauge(one).displacement(Gauge(one).sample(lie))
-    monkeypatch.setattr(search, "SAMPLE", one.honest.shape[1])
-    exact = Gauge(one).strongest(-std)
-    assert sampled == pytest.approx(exact, rel=0.05)
-    assert on_sample == pytest.approx(moved(one, lie), rel=0.05)
-    assert moved(one, lie) > 0.95 * moved(one, mean - exact * std)
+    found, exact = Line(one, -std).strongest(), line_search(lambda z: moved(one, mean - z * std))
+    assert found == pytest.approx(exact, rel=0.02)
+    assert Line(one, -std).displacement(found) == pytest.approx(moved(one, mean - found * std), rel=0.05)
+    assert moved(one, mean - found * std) > 0.98 * moved(one, mean - exact * std)
 
 
 def test_a_sample_is_of_coordinates_from_everywhere_the_same_for_all_and_another_in_each_slot():
