@@ -12,6 +12,9 @@ ROWS_MAX = 128
 """Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
 takes most of a second."""
 
+GPU_ROWS_MAX = 64
+"""Most rows for Triton, which takes some seconds to compile for so many, and minutes for 128."""
+
 NUMBERS_MIN = 1 << 16
 """Fewest numbers for compiled code on the CPU: compiling takes as long as a hundred calls with less."""
 
@@ -28,7 +31,8 @@ def kernels(vectors: Tensor) -> Kernels | None:
     """The compiled code that takes these (n, d) vectors, if there is any."""
     if serves_cpu(vectors.unbind(0)):
         return cast(Kernels, import_module("p2pnode.aggregation.cpu"))
-    if vectors.device.type == "cuda" and _fit(vectors.unbind(0)) and find_spec("triton"):
+    fits_gpu = vectors.device.type == "cuda" and len(vectors) <= GPU_ROWS_MAX and _fit(vectors.unbind(0))
+    if fits_gpu and find_spec("triton"):
         return cast(Kernels, import_module("p2pnode.aggregation.gpu"))
     return None
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import llvmlite.binding as llvm
 from llvmlite import ir
 
 from p2pnode.aggregation.network import comparators

@@ -7,7 +7,7 @@ coordinates: less than one might fear of q·(q−1)/2 pairs.
 
 from functools import cache
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
 from p2pnode.aggregation.emit import (
     SIGNATURE,

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from p2pnode.aggregation.coordinate import Comparator, _comparators, _sorting_network
+from p2pnode.aggregation.network import Comparator, comparators, sorting_network
 
 N_MAX = 128
 """Most vectors: a thread has 255 registers, and `gpu_kernel` scales its sums for so many."""
@@ -40,7 +40,7 @@ def mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     Returns:
         (d,), same dtype and device.
     """
-    return _launch("mean_of_ranks", vectors, plan=_comparators(len(vectors), first, stop), first=first, stop=stop)
+    return _launch("mean_of_ranks", vectors, plan=comparators(len(vectors), first, stop), first=first, stop=stop)
 
 
 def mean_around_median(vectors: Tensor, keep: int) -> Tensor:
@@ -81,7 +81,7 @@ def _mean_around(vectors: Tensor, first: int, stop: int, keep: int) -> Tensor:
 
 @cache
 def _full_sort(n: int) -> tuple[Comparator, ...]:
-    return tuple(Comparator(low, high, True, True) for low, high in _sorting_network(n))
+    return tuple(Comparator(low, high, True, True) for low, high in sorting_network(n))
 
 
 def _launch(kernel: str, vectors: Tensor, **settings: object) -> Tensor:

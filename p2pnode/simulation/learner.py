@@ -1,6 +1,6 @@
 """What the simulated nodes learn: small vectors of chance, or the real models of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 import torch
 
+from p2pnode.byzantine.labels import poisoned
 from p2pnode.genesis import Training as Schooling
 from p2pnode.learning.cohort import Cohort
 from p2pnode.learning.local import LocalWork, Mixer
@@ -100,11 +101,11 @@ class School:
         self._asked: dict[Trainer, int] = {}
         self.cohort = Cohort(self._task, machine.device, machine.workers)
 
-    def trainer(self, node: int) -> Trainer:
-        """A trainer for this node, as the driver makes it."""
+    def trainer(self, node: int, attacks: Collection[str] = ()) -> Trainer:
+        """A trainer for this node, as the driver makes it; of a liar, on what its attacks make of the data."""
         schooling = self._schooling
         return Trainer(
-            self._task,
+            poisoned(self._task, attacks),
             self._task.part(node, self._nodes, self._seed, schooling.alpha),
             self._seed,
             node,
@@ -119,9 +120,9 @@ class School:
             clip=schooling.clip,
         )
 
-    def learner(self, node: int) -> "Training":
-        """What this node learns."""
-        return Training(self, self.trainer(node), self._recipe, self._f, self._mixer)
+    def learner(self, node: int, attacks: Collection[str] = ()) -> "Training":
+        """What this node learns, by what attacks if it lies."""
+        return Training(self, self.trainer(node, attacks), self._recipe, self._f, self._mixer)
 
     def ask(self, trainer: Trainer, step: int) -> None:
         """This trainer's gradient of this step will be needed, at the model that it has now until then."""

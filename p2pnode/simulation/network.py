@@ -51,6 +51,7 @@ from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of, is_finite
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
+from protocols.faults import Fault
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
@@ -157,6 +158,7 @@ class Network:
         self.convicted: set[PeerId] = set()
         self.jumps = 0
         self._honest = frozenset(scenario.honest)
+        self._lies = tuple(attack for attack in scenario.attacks if attack != "twins")
         self._watch = watch
         self._adopted = adopted
         self._mixer = Mixer()
@@ -312,7 +314,8 @@ class Network:
 
     def _learner(self, index: int) -> Learner:
         if self.school is not None:
-            return self.school.learner(index % self.scenario.nodes)
+            node = index % self.scenario.nodes
+            return self.school.learner(node, () if node in self._honest else self._lies)
         return Chance(self.seed, index, self.scenario.recipe, self.scenario.f, self._mixer)
 
     def _incarnation(self, member: PeerId, disk: Disk, learner: Learner) -> tuple[Node, Vectors, Conversation]:
@@ -330,10 +333,9 @@ class Network:
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
-        attacks = [attack for attack in scenario.attacks if attack != "twins"]
-        if member in self._honest or not attacks:
+        if member in self._honest or not self._lies:
             return node, vectors, node
-        return node, vectors, Liar(node, vectors, self._signs[member], attacks, scenario.liars, self.seed)
+        return node, vectors, Liar(node, vectors, self._signs[member], self._lies, scenario.liars, self.seed)
 
     def _listeners(self) -> dict[tuple[PeerId, PeerId], list[Process]]:
         """(member, peer) → the processes of the member that talk with this peer: of twins one, the other, or both."""
@@ -430,6 +432,8 @@ class Network:
             verdict = process.vectors.judge(source, payload.slot, payload.digest, payload.vector.nbytes)
             if verdict is Verdict.WAIT:
                 process.parked.setdefault(payload.digest, []).append(item)
+            if verdict is Verdict.REFUSE:  # the driver closes the link as well
+                self._accused(process, Accuse(source, Fault.MALFORMED))
             return verdict is not Verdict.TAKE
         if isinstance(payload, Received) and process.node.congested(source):
             process.congested.append(item)
