@@ -62,11 +62,13 @@ def test_on_a_line_it_is_the_median_or_the_first_of_two():
 
 @pytest.mark.parametrize("lie", [1e9, 1e15, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_lie_far_out_pulls_no_more_than_its_direction(lie, dtype):
-    """Its squared distance hides those of 1 in float64, so it is drawn in first."""
+@pytest.mark.parametrize("d", [3, 300])
+def test_a_lie_far_out_pulls_no_more_than_its_direction(lie, dtype, d):
+    """Its squared distance hides those of 1 in float64, so it is drawn in first, and measured anew."""
     rng = np.random.default_rng(0)
-    honest = rng.normal(size=(8, 3))
-    direction = np.array([[0.6, 0.0, 0.8]])
+    honest = rng.normal(size=(8, d))
+    direction = np.zeros((1, d))
+    direction[0, [0, 2]] = 0.6, 0.8
     near, far = (
         aggregate("gm", torch.from_numpy(np.concatenate([honest, direction * out])).to(dtype), f=1).double().numpy()
         for out in (1e7, lie)

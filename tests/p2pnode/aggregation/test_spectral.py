@@ -48,6 +48,14 @@ def test_equal_rows_end_the_filter():
     assert aggregate("caf", rows, f=2).tolist() == [1, 1, 1]
 
 
+def test_the_best_pass_counts_not_the_last():
+    """What is taken away along one direction makes those of another weigh more."""
+    rows = np.array([[0.94, 0], [1.03, 0], [-1.06, 0], [-1.02, 0], [0, 1.38], [0, -1.24]])
+    mixture = mix("caf", torch.from_numpy(rows), f=2)
+    assert mixture.kept == tuple(range(6))
+    assert np.allclose(mixture.vector, rows.mean(0))
+
+
 def test_no_subset_has_less_variance_in_its_widest_direction():
     rng = np.random.default_rng(0)
     for _ in range(10):
@@ -60,7 +68,8 @@ def test_no_subset_has_less_variance_in_its_widest_direction():
 
 
 def test_more_subsets_than_are_taken_at_a_time_are_all_tried():
-    """C(16, 5) = 4368; the last in order is the best."""
+    """C(16, 5) = 4368; the last in order is the best, or the first."""
     rows = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
     rows[:5] += 100 * torch.eye(5, 3) + 100
     assert mix("smea", rows, f=5).kept == tuple(range(5, 16))
+    assert mix("smea", rows.flip(0), f=5).kept == tuple(range(11))
