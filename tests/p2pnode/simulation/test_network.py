@@ -11,14 +11,16 @@ from p2pnode.byzantine.behaviour import Liar
 from p2pnode.node import Arrived, Connected, Finish, Received, Train, Trained
 from p2pnode.simulation import network as simulated
 from p2pnode.simulation.checks import Violation
-from p2pnode.simulation.learner import Training
+from p2pnode.simulation.learner import Machine, School
 from p2pnode.simulation.network import Bytes, Network
+from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import HEAL_AT
 from p2pnode.simulation.sweep import Sweep
 from protocols.effects import Broadcast, Hello, Proposal, Send, Stream
 from protocols.header import PeerId
 from tests.scenarios import network, ran, scenario, use_links, use_schedule
 
+DIGITS = schooling("digits", "dsgd", 3)
 ZERO, ONE, TWO, LIAR = map(PeerId, range(4))
 
 
@@ -516,17 +518,18 @@ def test_a_single_node_gets_to_the_end():
 
 
 def test_models_are_trained_and_judged_where_a_task_is_named():
-    assert network("plain").accuracy_min() is None
-    trained, _ = ran("dsgd", nodes=2, f=0, steps=3, train="digits")
-    assert 0.1 < trained.accuracy_min() < 1
+    assert network("plain").accuracies() == []
+    trained, _ = ran("dsgd", nodes=2, f=0, steps=3, train=DIGITS)
+    assert len(trained.accuracies()) == 2
+    assert all(0.1 < accuracy < 1 for accuracy in trained.accuracies())
     assert trained.length > 100
 
 
 def test_a_lone_node_trains_each_step_from_the_model_it_adopted_in_the_last():
-    alone = Sweep(1, 0, 0, "dsgd", ((),), ("random",), 3, train="digits")
+    alone = Sweep(1, 0, 0, "dsgd", ((),), ("random",), 3, train=DIGITS)
     network = Network(alone.scenario(0), 0)
     network.run()
-    by_hand = Training("digits", alone.plan(), 0, 0, 1, None)
+    by_hand = School(DIGITS, alone.plan(), 0, 1, Machine()).learner(0)
     for step in range(3):
         by_hand.adopt(step, by_hand.train(step))
     assert network._processes[0].learner.trainer.vector.equal(by_hand.trainer.vector)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2pnode.simulation.scenario import schooling
 from tests.scenarios import scenario
 
 
@@ -42,13 +43,18 @@ def test_the_command_repeats_what_was_chosen_otherwise(tmp_path):
         rule="median",
         broadcast="plain",
         sub_rounds=2,
-        train="digits",
+        train=schooling("digits", "trimmed", 2, alpha=0.5, lr=0.25, lr_decay_every=7),
         data_dir=tmp_path / "a b",
         real_signatures=True,
         beyond_the_bound=True,
     )
     words = plan.command(0)
-    for part in ("--rule median", "--broadcast plain", "--sub-rounds 2", "--train --task digits"):
+    for part in (
+        "--rule median",
+        "--broadcast plain",
+        "--sub-rounds 2",
+        "--train --task digits --alpha 0.5 --local-batch 32",
+    ):
         assert part in words
     assert f"--data-dir '{tmp_path}/a b'" in words
     assert words.endswith("--real-signatures")
