@@ -153,3 +153,16 @@ def test_a_mixture_that_is_not_finite_is_discarded_for_ones_own_row():
     huge = [np.full(2, value, np.float32) for value in (3e38, -3e38, 3.2e38, -3.1e38)]
     for own in range(4):
         assert np.array_equal(Mixtures().mixture("mean", huge, 0, own), huge[own])
+
+
+def test_a_later_mixture_leaves_earlier_ones_as_they_are(monkeypatch):
+    mixtures, later = Mixtures(), [row + 7 for row in ROWS]
+    first = mixtures.mixture("mean", ROWS, 0, 0)
+    kept = first.copy()
+    mixtures.mixture("mean", later, 0, 0)
+    assert np.array_equal(first, kept)
+    # a rule may answer with one of the rows it was given
+    monkeypatch.setattr("p2pnode.simulation.learner.aggregate", lambda rule, rows, f, own: rows[own])
+    first = mixtures.mixture("mean", ROWS, 0, 1)
+    mixtures.mixture("mean", later[:2], 0, 1)
+    assert np.array_equal(first, ROWS[1])

@@ -13,7 +13,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.simulation import sweep as sweeping
 from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import SCHEDULES
-from p2pnode.simulation.sweep import ATTACKS_IN_TURN, Broken, Sweep, Tally, draw, run_all, run_one, summary
+from p2pnode.simulation.sweep import ATTACKS_IN_TURN, Broken, Pace, Sweep, Tally, draw, run_all, run_one, summary
 from tests.scenarios import sweep
 
 BEYOND = Sweep(4, 2, 1, "reliable", ATTACKS_IN_TURN, tuple(SCHEDULES), 2, beyond_the_bound=True)
@@ -209,7 +209,29 @@ def test_what_a_theorem_covers_is_not_refused():
         assert plan.checked() is plan
 
 
+def test_what_only_training_needs_is_refused_without_it():
+    told = CliRunner().invoke(cli.app, ["simulate", "--lr-decay-every", "3"])
+    assert isinstance(told.exception, ConfigError)
+    assert str(told.exception).startswith("lr-decay-every: ")
+    assert "add --train" in str(told.exception)
+
+
 # What is told.
+
+
+def test_the_pace_is_the_slowest_honest_nodes_and_told_once_a_step():
+    told = []
+    pace = Pace(2, told.append)
+    for member, steps in ((0, 1), (0, 2), (1, 1), (0, 3), (1, 3), (0, 3), (1, 4)):
+        pace.adopted(member, steps, None)
+    assert told == [1, 3]
+
+
+def test_steps_are_counted_over_all_runs():
+    told = []
+    plan = sweep("dsgd", nodes=2, f=0, steps=2, train=schooling("digits", "dsgd", 2))
+    run_all(plan, range(3), nothing, told.append)
+    assert told == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_summary_tells_all_that_was_counted():
