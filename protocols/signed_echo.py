@@ -173,7 +173,7 @@ class SignedEcho(Broadcast):
         """Whether a quorum of distinct members vouches, each by a valid signature, for a header the origin signed."""
         signed, echoes = certificate.signed, certificate.echoes
         members = [member for member, _ in echoes]
-        committee = self.party.committee
+        committee, statement = self.party.committee, signed.header.echo().statement
         return (
             len(members) >= committee.echo_quorum
             and all(one < other for one, other in pairwise(members))
@@ -181,9 +181,7 @@ class SignedEcho(Broadcast):
             and members[-1] < committee.n
             and self._fits(signed.header)
             and (self._knows(signed.header) or self._verifies(signed))
-            and all(
-                self.party.verify(member, signed.header.echo().statement, signature) for member, signature in echoes
-            )
+            and all(self.party.verify(member, statement, signature) for member, signature in echoes)
         )
 
     def _deliver(self) -> list[Effect]:

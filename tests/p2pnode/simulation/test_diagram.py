@@ -41,7 +41,7 @@ def test_a_line_for_each_delivery():
         told(0.25, 1, 1, Trained(4, A)),
         told(1, 0, 3, Received(member, Proposal(signed(0, A, slot)))),
         told(1.5, 3, 0, Received(PeerId(3), Echo(slot, member, JUNK))),
-        told(2, 1, 2, Bytes(slot, A, np.zeros(1, np.float32))),
+        told(2, 1, 2, Bytes(slot, A, np.zeros(1, np.float32), True)),
         told(2.125, 2, 1, Want(slot, A)),
         told(30, 3, 2, Received(PeerId(3), DigestEcho(signed(0, A, slot)))),
         told(100.0624, 2, 3, Received(PeerId(2), Ready(Slot(4, 1, 2), PeerId(1), B))),

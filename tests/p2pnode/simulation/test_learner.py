@@ -10,7 +10,8 @@ from p2pnode.learning.partition import partition
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import choose
-from p2pnode.simulation.learner import LENGTH, Chance, Training, mixture
+from p2pnode.simulation.learner import LENGTH, Chance, Machine, Mixtures, School
+from p2pnode.simulation.scenario import schooling
 from protocols.committee import Committee
 
 SEED, NODE, NODES = 3, 1, 4
@@ -66,8 +67,13 @@ def test_chance_has_nothing_to_restore():
 # Training.
 
 
+def school(recipe="trimmed"):
+    plan = choose(recipe, Committee(NODES, 0))
+    return School(schooling("digits", recipe, STEPS), plan, SEED, NODES, Machine())
+
+
 def training(recipe="trimmed"):
-    return Training("digits", choose(recipe, Committee(NODES, 0)), SEED, NODE, NODES, None)
+    return school(recipe).learner(NODE)
 
 
 def trainer(momentum, *, grows):
@@ -127,21 +133,36 @@ ROWS = [np.array(row, np.float32) for row in ([0, 0], [1, 5], [2, 9], [90, 1])]
 @pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])
 def test_a_mixture_is_by_the_rule(rule):
     stacked = torch.from_numpy(np.stack(ROWS))
-    mixed = mixture(rule, ROWS, 1, 2)
+    mixed = Mixtures().mixture(rule, ROWS, 1, 2)
     assert np.array_equal(mixed, aggregate(rule, stacked, f=1, own=2).numpy())
     assert mixed.dtype == np.float32
 
 
 def test_nearest_neighbour_averaging_starts_from_ones_own_row():
-    assert not np.array_equal(mixture("nearest-neighbour", ROWS, 1, 0), mixture("nearest-neighbour", ROWS, 1, 3))
+    assert not np.array_equal(
+        Mixtures().mixture("nearest-neighbour", ROWS, 1, 0), Mixtures().mixture("nearest-neighbour", ROWS, 1, 3)
+    )
 
 
 def test_without_ones_own_row_it_is_the_median():
     rows = ROWS[:3]
-    assert np.array_equal(mixture("nearest-neighbour", rows, 1, None), [1, 5])
+    assert np.array_equal(Mixtures().mixture("nearest-neighbour", rows, 1, None), [1, 5])
 
 
 def test_a_mixture_that_is_not_finite_is_discarded_for_ones_own_row():
     huge = [np.full(2, value, np.float32) for value in (3e38, -3e38, 3.2e38, -3.1e38)]
     for own in range(4):
-        assert np.array_equal(mixture("mean", huge, 0, own), huge[own])
+        assert np.array_equal(Mixtures().mixture("mean", huge, 0, own), huge[own])
+
+
+def test_a_later_mixture_leaves_earlier_ones_as_they_are(monkeypatch):
+    mixtures, later = Mixtures(), [row + 7 for row in ROWS]
+    first = mixtures.mixture("mean", ROWS, 0, 0)
+    kept = first.copy()
+    mixtures.mixture("mean", later, 0, 0)
+    assert np.array_equal(first, kept)
+    # a rule may answer with one of the rows it was given
+    monkeypatch.setattr("p2pnode.simulation.learner.aggregate", lambda rule, rows, f, own: rows[own])
+    first = mixtures.mixture("mean", ROWS, 0, 1)
+    mixtures.mixture("mean", later[:2], 0, 1)
+    assert np.array_equal(first, ROWS[1])

@@ -8,17 +8,20 @@ from itertools import pairwise, product
 import pytest
 
 from p2pnode.byzantine.behaviour import Liar
+from p2pnode.learning.cohort import Cohort
 from p2pnode.node import Arrived, Connected, Finish, Received, Train, Trained
 from p2pnode.simulation import network as simulated
 from p2pnode.simulation.checks import Violation
-from p2pnode.simulation.learner import Training
-from p2pnode.simulation.network import Bytes, Network
+from p2pnode.simulation.learner import Machine, School
+from p2pnode.simulation.network import Bytes, Due, Network, Save
+from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import HEAL_AT
 from p2pnode.simulation.sweep import Sweep
 from protocols.effects import Broadcast, Hello, Proposal, Send, Stream
 from protocols.header import PeerId
 from tests.scenarios import network, ran, scenario, use_links, use_schedule
 
+DIGITS = schooling("digits", "dsgd", 3)
 ZERO, ONE, TWO, LIAR = map(PeerId, range(4))
 
 
@@ -516,17 +519,82 @@ def test_a_single_node_gets_to_the_end():
 
 
 def test_models_are_trained_and_judged_where_a_task_is_named():
-    assert network("plain").accuracy_min() is None
-    trained, _ = ran("dsgd", nodes=2, f=0, steps=3, train="digits")
-    assert 0.1 < trained.accuracy_min() < 1
+    assert network("plain").accuracies() == []
+    trained, _ = ran("dsgd", nodes=2, f=0, steps=3, train=DIGITS)
+    assert len(trained.accuracies()) == 2
+    assert all(0.1 < accuracy < 1 for accuracy in trained.accuracies())
     assert trained.length > 100
 
 
 def test_a_lone_node_trains_each_step_from_the_model_it_adopted_in_the_last():
-    alone = Sweep(1, 0, 0, "dsgd", ((),), ("random",), 3, train="digits")
+    alone = Sweep(1, 0, 0, "dsgd", ((),), ("random",), 3, train=DIGITS)
     network = Network(alone.scenario(0), 0)
     network.run()
-    by_hand = Training("digits", alone.plan(), 0, 0, 1, None)
+    by_hand = School(DIGITS, alone.plan(), 0, 1, Machine()).learner(0)
     for step in range(3):
         by_hand.adopt(step, by_hand.train(step))
     assert network._processes[0].learner.trainer.vector.equal(by_hand.trainer.vector)
+
+
+def supplying(monkeypatch, supply):
+    """All that cohorts are asked for, batch by batch; they answer it if `supply`."""
+    batches, answer = [], Cohort.supply
+
+    def asked(self, some):
+        batches.append([(trainer, step) for trainer, step in some])
+        if supply:
+            answer(self, some)
+
+    monkeypatch.setattr(Cohort, "supply", asked)
+    return batches
+
+
+def test_gradients_that_are_asked_for_meanwhile_are_computed_together_and_make_no_difference(monkeypatch):
+    models = []
+    for supply in (True, False):
+        with monkeypatch.context() as patch:
+            batches = supplying(patch, supply)
+            trained, seen = ran("dsgd", nodes=5, f=0, steps=4, train=DIGITS, seed=3)
+        asked = [one for batch in batches for one in batch]
+        assert len(asked) == len(set(asked)) == 5 * 4
+        assert len(batches) <= 2 * 4
+        assert sum(isinstance(one.payload, Due) for one in seen) == 5 * 4
+        models.append(list(trained.models().values()))
+    for batched, alone in zip(*models, strict=True):
+        assert (batched - alone).abs().max() <= 1e-5 * alone.abs().max()
+
+
+def test_a_gradient_that_was_asked_for_before_a_jump_is_nobodys():
+    one = network("dsgd", nodes=2, f=0, steps=3, train=DIGITS)
+    left_behind = one._processes[0]
+    one._trained(left_behind, 1)
+    assert len(left_behind.vectors) == len(left_behind.disk.outbox) == 0
+
+
+def test_training_goes_on_after_crashes_the_same_way_every_time():
+    for schedule, seed in (("crash", 1), ("power-cut", 2)):
+        runs = [
+            ran("trimmed", ("alie",), schedule, nodes=5, steps=3, train=DIGITS, seed=seed, sub_rounds=1)[0]
+            for _ in range(2)
+        ]
+        assert runs[0].finished == {0, 1, 2, 3}
+        assert runs[0].digest == runs[1].digest
+
+
+def test_a_checkpoint_is_of_the_model_adopted_and_made_only_where_it_is_saved():
+    for seed in range(4):
+        one = network("dsgd", nodes=2, f=0, steps=3, train=DIGITS, seed=seed)
+        saved = []
+        one._watch = lambda delivery, saved=saved: saved.append(delivery.payload)
+        one.run()
+        states = {save.step: save.state is not None for save in saved if isinstance(save, Save)}
+        assert states == {step: step % one._saving == 0 for step in (1, 2, 3)}
+
+
+def test_honest_models_are_told_as_they_are_adopted():
+    told = []
+    one = Network(
+        scenario("trimmed", ("silent",), nodes=5), 0, adopted=lambda me, steps, model: told.append((me, steps))
+    )
+    one.run()
+    assert sorted(told) == [(member, steps) for member in range(4) for steps in (1, 2)]

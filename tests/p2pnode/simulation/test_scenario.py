@@ -2,6 +2,9 @@
 
 import pytest
 
+from p2pnode.learning.catalogue import TASKS
+from p2pnode.recipe import RECIPES, choose
+from p2pnode.simulation.scenario import schooling
 from tests.scenarios import scenario
 
 
@@ -42,14 +45,41 @@ def test_the_command_repeats_what_was_chosen_otherwise(tmp_path):
         rule="median",
         broadcast="plain",
         sub_rounds=2,
-        train="digits",
+        train=schooling("digits", "trimmed", 2, alpha=0.5, lr=0.25, lr_decay_every=7),
         data_dir=tmp_path / "a b",
         real_signatures=True,
         beyond_the_bound=True,
     )
     words = plan.command(0)
-    for part in ("--rule median", "--broadcast plain", "--sub-rounds 2", "--train --task digits"):
+    for part in (
+        "--rule median",
+        "--broadcast plain",
+        "--sub-rounds 2",
+        "--train --task digits --alpha 0.5 --local-batch 32",
+    ):
         assert part in words
     assert f"--data-dir '{tmp_path}/a b'" in words
     assert words.endswith("--real-signatures")
     assert "--beyond-the-bound" in words
+
+
+def test_what_is_not_chosen_comes_from_the_recipe_or_else_the_task():
+    digits = TASKS["digits"]
+    ours = schooling("digits", "trimmed", 7, lr=0.25, alpha=None)
+    assert (ours.task, ours.steps, ours.lr, ours.alpha) == ("digits", 7, 0.25, None)
+    assert (ours.local_batch, ours.momentum) == (digits.local_batch, digits.momentum)
+    assert schooling("digits", "jungle-rb", 7).momentum == RECIPES["jungle-rb"].momentum == 0.0
+    assert schooling("digits", "jungle-rb", 7, momentum=0.5).momentum == 0.5
+
+
+def test_further_choices_of_a_recipe_are_passed_on_and_said_again(monkeypatch):
+    passed = {}
+
+    def choosing(*choices, **options):
+        passed.update(options)
+        return choose(*choices, guarded=options["guarded"])
+
+    monkeypatch.setattr("p2pnode.simulation.sweep.choose", choosing)
+    plan = scenario("trimmed", nodes=5, options=(("local_steps", 3),))
+    assert passed["local_steps"] == 3
+    assert "--recipe trimmed --local-steps 3" in plan.command(0)

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from p2pnode import cli
 from p2pnode.errors import ConfigError
 from p2pnode.simulation import sweep as sweeping
+from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import SCHEDULES
-from p2pnode.simulation.sweep import ATTACKS_IN_TURN, Broken, Sweep, Tally, draw, run_all, run_one, summary
+from p2pnode.simulation.sweep import ATTACKS_IN_TURN, Broken, Pace, Sweep, Tally, draw, run_all, run_one, summary
 from tests.scenarios import sweep
 
 BEYOND = Sweep(4, 2, 1, "reliable", ATTACKS_IN_TURN, tuple(SCHEDULES), 2, beyond_the_bound=True)
@@ -50,17 +51,17 @@ def test_the_attacks_in_turn_are_such_as_can_be_chosen_each_combination_once():
 
 
 def test_two_tallies_add_up():
-    one = Tally(1, [], 10, 20, 30, 40, 50, 1.5, 0, 0.9, b"a")
-    other = Tally(2, [Broken(7, "found", "command")], 1, 2, 3, 4, 5, 0.25, 1, 0.8, b"bc")
+    one = Tally(1, [], 10, 20, 30, 40, 50, 1.5, 0, [0.9], b"a")
+    other = Tally(2, [Broken(7, "found", "command")], 1, 2, 3, 4, 5, 0.25, 1, [0.8], b"bc")
     one.add(other)
-    assert one == Tally(3, [Broken(7, "found", "command")], 11, 22, 33, 44, 55, 1.75, 1, 0.8, b"abc")
+    assert one == Tally(3, [Broken(7, "found", "command")], 11, 22, 33, 44, 55, 1.75, 1, [0.9, 0.8], b"abc")
 
 
-@pytest.mark.parametrize(("one", "other", "least"), [(None, None, None), (0.5, None, 0.5), (None, 0.5, 0.5)])
-def test_the_worst_accuracy_is_of_those_that_there_are(one, other, least):
-    tally = Tally(accuracy_min=one)
-    tally.add(Tally(accuracy_min=other))
-    assert tally.accuracy_min == least
+def test_the_worst_and_the_mean_accuracy_are_of_all_honest_models():
+    tally = Tally(accuracies=[0.5, 0.75])
+    tally.add(Tally(accuracies=[1.0]))
+    assert (tally.accuracy_min, tally.accuracy_mean) == (0.5, 0.75)
+    assert (Tally().accuracy_min, Tally().accuracy_mean) == (None, None)
 
 
 def test_the_trace_digest_is_of_all_traces_in_order():
@@ -131,7 +132,13 @@ def test_the_command_of_a_broken_run_runs_it_again():
         sweep(
             "trimmed", ("twins",), "newest-first", nodes=7, steps=1, sub_rounds=2, rule="median", real_signatures=True
         ),
-        sweep("dsgd", nodes=3, f=0, steps=2, train="digits"),
+        sweep(
+            "dsgd",
+            nodes=3,
+            f=0,
+            steps=2,
+            train=schooling("digits", "dsgd", 2, alpha=1.5, local_batch=8, momentum=0.5, lr=0.3),
+        ),
     ],
 )
 def test_the_command_of_any_run_repeats_every_choice(plan):
@@ -203,11 +210,33 @@ def test_what_a_theorem_covers_is_not_refused():
         assert plan.checked() is plan
 
 
+def test_what_only_training_needs_is_refused_without_it():
+    told = CliRunner().invoke(cli.app, ["simulate", "--lr-decay-every", "3"])
+    assert isinstance(told.exception, ConfigError)
+    assert str(told.exception).startswith("lr-decay-every: ")
+    assert "add --train" in str(told.exception)
+
+
 # What is told.
 
 
+def test_the_pace_is_the_slowest_honest_nodes_and_told_once_a_step():
+    told = []
+    pace = Pace(2, told.append)
+    for member, steps in ((0, 1), (0, 2), (1, 1), (0, 3), (1, 3), (0, 3), (1, 4)):
+        pace.adopted(member, steps, None)
+    assert told == [1, 3]
+
+
+def test_steps_are_counted_over_all_runs():
+    told = []
+    plan = sweep("dsgd", nodes=2, f=0, steps=2, train=schooling("digits", "dsgd", 2))
+    run_all(plan, range(3), nothing, told.append)
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_summary_tells_all_that_was_counted():
-    tally = Tally(3, [Broken(7, "found", "command")], 11, 22, 33, 44, 55, 1.7512345, 1, 0.8, b"abc")
+    tally = Tally(3, [Broken(7, "found", "command")], 11, 22, 33, 44, 55, 1.7512345, 1, [0.8, 0.9], b"abc")
     told = summary(BEYOND, tally, time.monotonic() - 2)
     assert 2 <= told.pop("wall_seconds") < 10
     assert told == {
@@ -225,6 +254,7 @@ def test_the_summary_tells_all_that_was_counted():
         "virtual_seconds": 1.751,
         "convicted": 1,
         "accuracy_min": 0.8,
+        "accuracy_mean": pytest.approx(0.85),
         "trace_digest": tally.trace_digest,
         "broken": [{"seed": 7, "found": "found", "replay": "command"}],
     }
