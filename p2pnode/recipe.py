@@ -152,7 +152,7 @@ def choose(
 def _guard(committee: Committee, broadcast: str, rule: str) -> None:
     """The theorem guard."""
     n, f = committee.n, committee.f
-    bound = rules.RULES[rule].bounds[broadcast]
+    bound = rules.find(rule).bounds[broadcast]
     if bound.covers(committee):
         return
     least = bound.least(f)

@@ -28,7 +28,7 @@ class Rule:
     Args:
         name: its one name in settings, logs and results.
         aliases: what the literature and ByzFL call it.
-        kernel: "module:function" in this package.
+        kernel: "module:function" in this package; a plug-in's as "package.module:function".
         arguments: what the kernel takes besides the vectors, of "f" and "own".
         inputs_min: least number of vectors that it can mix, given f.
         bounds: broadcast kind → committees for which averaging agreement by this rule is proven.
@@ -53,15 +53,19 @@ class Rule:
     def apply(self, vectors: Tensor, f: int, own: Tensor | None) -> Tensor:
         """The mixture of vectors that `aggregate` has checked."""
         module, function = self.kernel.split(":")
-        kernel = getattr(import_module(f"p2pnode.aggregation.{module}"), function)
+        kernel = getattr(import_module(module if "." in module else f"p2pnode.aggregation.{module}"), function)
         given = {"f": f, "own": own}
         mixture: Tensor = kernel(vectors, **{argument: given[argument] for argument in self.arguments})
         return mixture
 
 
+BROADCAST_KINDS = ("plain", "signed-echo", "reliable")
+"""What a rule states its bounds for."""
+
+
 def _everywhere(bound: Bound) -> dict[str, Bound]:
     """The same bound over every broadcast."""
-    return dict.fromkeys(("plain", "signed-echo", "reliable"), bound)
+    return dict.fromkeys(BROADCAST_KINDS, bound)
 
 
 _TABLE = (
@@ -126,21 +130,25 @@ _TABLE = (
 )
 
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _TABLE}
-_BY_ANY_NAME = {name: rule for rule in _TABLE for name in (rule.name, *rule.aliases)}
+BY_ANY_NAME = {name: rule for rule in _TABLE for name in (rule.name, *rule.aliases)}
 
 
 def find(name: str) -> Rule:
-    """The rule of that name or alias; case, and `_` or space for `-`, do not matter.
+    """The rule of that name or alias, or the plug-in of that name; case, and `_` or space for `-`, do not matter.
 
     Raises:
-        ConfigError: if there is none; names the known rules and the nearest name.
+        ConfigError: if there is none, naming the known rules and the nearest name; or a plug-in is none.
     """
     key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key in _BY_ANY_NAME:
-        return _BY_ANY_NAME[key]
-    near = get_close_matches(key, _BY_ANY_NAME, n=1)
+    if key in BY_ANY_NAME:
+        return BY_ANY_NAME[key]
+    from p2pnode.aggregation.plugin import plugged, plugin_rule
+
+    if (rule := plugin_rule(key)) is not None:
+        return rule
+    near = get_close_matches(key, [*BY_ANY_NAME, *plugged()], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ConfigError(f"unknown aggregation rule {name!r}{hint}; known rules: {', '.join(RULES)}")
+    raise ConfigError(f"unknown aggregation rule {name!r}{hint}; known rules: {', '.join([*RULES, *plugged()])}")
 
 
 def aggregate(name: str, vectors: Tensor, *, f: int, own: int | Tensor | None = None) -> Tensor:
