@@ -144,7 +144,7 @@ class TrialSettings(Settings):
         ):
             if name is not None and name not in known:
                 raise ConfigError(f"{key} = {name!r}: no such {key}. Remedy: choose one of {', '.join(known)}")
-        check_attacks(name.partition("=")[0] for name in attack)
+        check_attacks(name.partition("=")[0] for name in attack if name != "twins")
 
 
 class Plot(Settings):
@@ -344,11 +344,10 @@ class _Reader:
 
     def _setting(self) -> str:
         trial = next(iter(self._cells[0].trials.values()))
-        said = {key: form.format(shown(_effective(key, trial))) for key, form in _SETTING.items()}
-        said["byzantine"] = _SETTING["byzantine"].format(self._base.get("byzantine", 0))
-        if trial.alpha is None:
-            said["alpha"] = "i.i.d. data"
-        parts = [text for key, text in said.items() if key not in self._grid]
+        values = {key: _effective(key, trial) for key in _SETTING if key not in self._grid}
+        if "byzantine" in values:
+            values["byzantine"] = self._base.get("byzantine", 0)  # also where the first cell is without an attack
+        parts = [_SETTING[key].format(shown(value)) for key, value in values.items() if value != LEFT_OUT]
         return ", ".join([*parts, f"{len(self._seeds)} seed{'s' if len(self._seeds) > 1 else ''}"])
 
     def _trial(self, choices: Choices) -> Trial:

@@ -25,6 +25,9 @@ _LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 """Okabe and Ito's, told apart by the colour-blind too; without the yellow, too bright for a line."""
 
 
+Colour = str | tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Panel:
     """One heat map: its title, what it shows of a row, how, and in which colours."""
@@ -32,14 +35,13 @@ class _Panel:
     title: str
     value: Callable[[Row], Spread | None]
     factor: float
-    form: str
     colours: str
 
 
 _PANELS = (
-    _Panel("mean accuracy, %", lambda row: row.mean, 100, ".1f", "viridis"),
-    _Panel("worst honest accuracy, %", lambda row: row.worst, 100, ".1f", "viridis"),
-    _Panel("points below the reference", lambda row: row.gap, 1, "+.1f", "magma_r"),
+    _Panel("mean accuracy, %", lambda row: row.mean, 100, "viridis"),
+    _Panel("worst honest accuracy, %", lambda row: row.worst, 100, "viridis"),
+    _Panel("points below the reference", lambda row: row.gap, 1, "magma_r"),
 )
 
 
@@ -165,10 +167,10 @@ def _draw_panel(
 
 def _annotate(axes: Axes, panel: _Panel, row: Row, at: tuple[int, int], ink: str) -> None:
     spread = panel.value(row)
-    text = f"{panel.factor * spread.mean:{panel.form}}" if spread is not None else "failed" if row.errors else "–"
+    text = f"{panel.factor * spread.mean:z.1f}" if spread is not None else "failed" if row.errors else "–"
     if spread is not None and spread.std is not None:
         text += f"\n±{panel.factor * spread.std:.1f}"
-    axes.text(at[1], at[0], text, ha="center", va="center", fontsize=7, color=ink, linespacing=0.95)
+    axes.text(at[1], at[0], text, ha="center", va="center", fontsize=7.5, color=ink, linespacing=0.95)
 
 
 def _ink(colours: Colormap, scale: Normalize, value: float) -> str:
@@ -191,20 +193,20 @@ def _curve(row: Row) -> np.ndarray | None:
     return np.array(points) if points else None
 
 
-def _draw_curve(axes: Axes, row: Row, colour: str | tuple[float, ...]) -> None:
+def _draw_curve(axes: Axes, row: Row, colour: Colour) -> None:
     curve = _curve(row)
     assert curve is not None, "only rows with curves are drawn"
     axes.plot(curve[:, 0], curve[:, 1], color=colour, linewidth=1.3)
     axes.plot(curve[:, 0], curve[:, 2], color=colour, linewidth=0.9, linestyle="--")
 
 
-def _line_colours(count: int) -> Sequence[str | tuple[float, ...]]:
+def _line_colours(count: int) -> Sequence[Colour]:
     if count <= len(_LINE_COLOURS):
         return _LINE_COLOURS[:count]
-    return [tuple(colour) for colour in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
+    return [colormaps["turbo"](at) for at in np.linspace(0.05, 0.95, count)]
 
 
-def _legend(figure: Figure, experiment: Experiment, colours: Mapping[str, object], *, reference: bool) -> None:
+def _legend(figure: Figure, experiment: Experiment, colours: Mapping[str, Colour], *, reference: bool) -> None:
     handles = [Line2D([], [], color=colour, label=line or experiment.name) for line, colour in colours.items()]
     handles += [Line2D([], [], color="#999999", label="reference")] if reference else []
     handles += [

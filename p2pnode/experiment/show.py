@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -90,26 +91,24 @@ class Watch:
 def table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     """What came of each cell: accuracies in per cent, the gap in points below the reference."""
     keys = list(rows[0].cell.choices)
-    besides = any(row.cell.kind != "grid" for row in rows)
-    found = Table(title=f"{experiment.name}\n{experiment.setting}", title_justify="left")
-    for key in keys:
-        found.add_column(shown(key))
-    if besides:
-        found.add_column("instead")
-    for name in ("seeds", "mean %", "worst %", "gap"):
-        found.add_column(name, justify="right")
-    found.add_column("")
-    for row in rows:
-        cell = row.cell
-        if cell.kind == "reference":
+    found = Table(title=f"{experiment.name}\n{experiment.setting}", title_justify="left", box=box.SIMPLE_HEAD)
+    for key in keys or ["cell"]:
+        found.add_column(shown(key), overflow="fold")
+    for name in ("seeds", "mean %", "worst %", "gap", ""):
+        found.add_column(name, justify="right", no_wrap=True)
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.cell.kind != row.cell.kind:
             found.add_section()
+        named = row.cell.kind == "grid" and keys
+        first = [row.cell.choices[key] for key in keys] if named else [row.cell.label, *[""] * (len(keys) - 1)]
+        if row.cell.kind == "reference":
+            first[0] = f"reference: {first[0]}"
         found.add_row(
-            *(Text(cell.choices[key]) for key in keys),
-            *([Text(_instead(row))] if besides else []),
+            *map(Text, first),
             str(len(row.results)),
-            _number(row.mean, 100, 2),
-            _number(row.worst, 100, 2),
-            _number(row.gap, 1, 2),
+            _number(row.mean, 100),
+            _number(row.worst, 100),
+            _number(row.gap, 1),
             _remark(row),
         )
     return found
@@ -124,20 +123,14 @@ def errors(rows: Sequence[Row]) -> list[str]:
     return [line.partition("\n")[0][:_LINE_CHARACTERS] for line in lines]
 
 
-def _instead(row: Row) -> str:
-    if row.cell.kind == "grid":
-        return ""
-    return f"reference: {row.cell.label}" if row.cell.kind == "reference" else row.cell.label
-
-
 def _remark(row: Row) -> Text:
     if row.errors:
         return Text(f"{len(row.errors)} failed", style="bold red")
     return Text("violation", style="yellow") if row.violations else Text("")
 
 
-def _number(spread: Spread | None, factor: float, digits: int) -> str:
+def _number(spread: Spread | None, factor: float) -> str:
     if spread is None:
         return "–"
-    mean = f"{factor * spread.mean:.{digits}f}"
-    return mean if spread.std is None else f"{mean} ± {factor * spread.std:.{digits}f}"
+    mean = f"{factor * spread.mean:z.1f}"
+    return mean if spread.std is None else f"{mean} ± {factor * spread.std:.1f}"
