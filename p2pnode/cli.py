@@ -293,7 +293,7 @@ def experiment(
         print(json.dumps(summary.machine(asked, rows) | {"plots": [str(path) for path in plots]}, indent=2))
     else:
         _out.print(show.table(asked, rows))
-        for line in show.errors(rows):
+        for line in show.mishaps(rows):
             _out.print(line, markup=False, highlight=False, soft_wrap=True)
         _out.print("\n".join(map(str, [store.path, *plots])), soft_wrap=True, highlight=False)
     if any(row.errors for row in rows):

@@ -2,10 +2,33 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
-from p2pnode.experiment.grid import key_of
+from p2pnode.experiment.grid import key_of, read
 from p2pnode.simulation.trial import Outcome
+
+RULES = """
+name = "rules"
+[base]
+nodes = 13
+byzantine = 2
+steps = 20
+[grid]
+rule = ["median", "trimmed-mean"]
+attack = ["none", "alie", "sign-flip"]
+seed = [1, 2]
+[reference]
+recipe = "dsgd"
+byzantine = 0
+"""
+
+
+def experiment(folder, text=RULES, **overrides):
+    """The experiment of a text."""
+    file = folder / "x.toml"
+    file.write_text(text)
+    return read(file, overrides)
 
 
 def learned(trial, progress=None):
@@ -20,34 +43,32 @@ def learned(trial, progress=None):
     return Outcome({"n0": mean, "n1": worst}, mean, worst, 0.5, curve, 1.5, 1000, None)
 
 
-def fails_at_sign_flip(trial, progress):
+def failing(trial, progress):
+    """Two ways to fail, by the attack."""
     if trial.attack == ("sign-flip",):
         raise ValueError("lost the way")
+    if trial.attack == ("alie",):
+        return replace(learned(trial), mean=float("nan"))
     return learned(trial, progress)
 
 
-def dies_at_sign_flip(trial, progress):
-    """As when memory runs out."""
+def dying(trial, progress):
+    """Two ways in which a worker is gone, by the attack: as when memory runs out, and of its own will."""
     if trial.attack == ("sign-flip",):
         os.kill(os.getpid(), signal.SIGKILL)
-    return learned(trial, progress)
-
-
-def leaves_at_sign_flip(trial, progress):
-    if trial.attack == ("sign-flip",):
+    if trial.attack == ("alie",):
         raise SystemExit(3)
     return learned(trial, progress)
 
 
-def tells_its_threads(trial, progress):
+def telling_its_threads(trial, progress):
     import torch
 
-    outcome = learned(trial, progress)
-    return Outcome(**{**vars(outcome), "deliveries": torch.get_num_threads()})
+    return replace(learned(trial, progress), deliveries=torch.get_num_threads())
 
 
-def waits_after_three(trial, progress):
-    """As `learned` for three trials of this folder; the next never ends."""
+def stuck_after_three(trial, progress):
+    """Three trials as `learned`, by a count in the file that BEGUN names; the next never ends."""
     begun = Path(os.environ["BEGUN"])
     with begun.open("a") as file:
         file.write("x")

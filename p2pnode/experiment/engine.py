@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 
 from p2pnode.errors import P2PNodeError
 from p2pnode.experiment.grid import Experiment, key_of
@@ -163,6 +164,7 @@ def _dismiss(pipe: Connection, worker: _Worker) -> None:
 def _work(pipe: Connection) -> None:
     """What a worker does: perform what it is sent, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    Thread(target=_end_with_parent, daemon=True).start()
     use_one_thread()
     try:
         perform: Perform = pipe.recv()
@@ -171,6 +173,14 @@ def _work(pipe: Connection) -> None:
             pipe.send(attempt(index, trial, perform, pipe.send))
     except (EOFError, OSError):
         return  # nobody waits for it
+
+
+def _end_with_parent() -> None:
+    """Whoever started this process may be killed, too; then nobody would end it, in the middle of a trial."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 # What all engines' workers do.

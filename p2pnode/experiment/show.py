@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,8 @@ _LINE_EVERY_S = 5.0
 """Where no terminal shows bars, a line of progress so often."""
 
 _LINE_CHARACTERS = 300
+_LINES_MAX = 10
+"""Mishaps shown to people; `--json` and the results tell all."""
 
 
 class Watch:
@@ -88,39 +90,46 @@ class Watch:
             self._bars.update(self._running[index], completed=step)
 
 
-def table(experiment: Experiment, rows: Sequence[Row]) -> Table:
+def table(experiment: Experiment, rows: Sequence[Row]) -> Group:
     """What came of each cell: accuracies in per cent, the gap in points below the reference."""
     keys = list(rows[0].cell.choices)
-    found = Table(title=f"{experiment.name}\n{experiment.setting}", title_justify="left", box=box.SIMPLE_HEAD)
-    for key in keys or ["cell"]:
-        found.add_column(shown(key), overflow="fold")
-    for name in ("seeds", "mean %", "worst %", "gap", ""):
-        found.add_column(name, justify="right", no_wrap=True)
-    for before, row in zip([None, *rows], rows, strict=False):
-        if before is not None and before.cell.kind != row.cell.kind:
-            found.add_section()
-        named = row.cell.kind == "grid" and keys
-        first = [row.cell.choices[key] for key in keys] if named else [row.cell.label, *[""] * (len(keys) - 1)]
-        if row.cell.kind == "reference":
-            first[0] = f"reference: {first[0]}"
-        found.add_row(
-            *map(Text, first),
-            str(len(row.results)),
-            _number(row.mean, 100),
-            _number(row.worst, 100),
-            _number(row.gap, 1),
-            _remark(row),
-        )
-    return found
+    remarks = any(row.errors or row.violations for row in rows)
+    grid = _table([shown(key) for key in keys], remarks)
+    for row in rows:
+        if row.cell.kind == "grid":
+            grid.add_row(*(Text(row.cell.choices[key]) for key in keys), *_numbers(row)[: 4 + remarks])
+    others = _table(["besides"], remarks)
+    for row in rows:
+        if row.cell.kind != "grid":
+            others.add_row(
+                Text(f"{'reference: ' if row.cell.kind == 'reference' else ''}{row.cell.label}"), *_numbers(row)
+            )
+    title = Text(f"{experiment.name}\n{experiment.setting}", style="italic")
+    return Group(title, grid, *([others] if others.rows else []))
 
 
-def errors(rows: Sequence[Row]) -> list[str]:
-    """A line for each failed trial, and for each guarantee that did not hold."""
+def mishaps(rows: Sequence[Row]) -> list[str]:
+    """A line for each failed trial, and for each guarantee that did not hold: the first of them."""
     lines = []
     for row in rows:
         lines += [f"{row.cell.label}, seed {seed}: {error}" for seed, error in row.errors.items()]
         lines += [f"{row.cell.label}: {violation}" for violation in row.violations]
-    return [line.partition("\n")[0][:_LINE_CHARACTERS] for line in lines]
+    more = len(lines) - _LINES_MAX
+    shortened = [line.partition("\n")[0][:_LINE_CHARACTERS] for line in lines[:_LINES_MAX]]
+    return shortened + ([f"and {more} more"] if more > 0 else [])
+
+
+def _table(names: Sequence[str], remarks: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for name in ("seeds", "mean %", "worst %", "gap", *([""] if remarks else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _numbers(row: Row) -> tuple[str | Text, ...]:
+    return str(len(row.results)), _number(row.mean, 100), _number(row.worst, 100), _number(row.gap, 1), _remark(row)
 
 
 def _remark(row: Row) -> Text:
