@@ -279,6 +279,8 @@ def experiment(
 
       p2pnode experiment examples/experiments/monna-mnist.toml --data-dir data/mnist --workers 4
     """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(ENGINES)}")
     from p2pnode.experiment import grid, plot, show, summary
     from p2pnode.experiment.store import Store
 
@@ -302,19 +304,19 @@ def experiment(
 
 def _conduct(asked: "Experiment", store: "Store", engine: str, workers: int, *, quiet: bool) -> None:
     """Run what has no result yet; Ctrl-C and a request to end leave what is finished, and say how to go on."""
-    if engine not in ENGINES:
-        raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(ENGINES)}")
     from p2pnode.experiment.cluster import on_ray
     from p2pnode.experiment.engine import conduct, local
     from p2pnode.experiment.show import Watch
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Watch(_people, asked, quiet=quiet) as watch:
             conduct(asked, store, {"local": local, "ray": on_ray}[engine], watch.show, workers)
     except KeyboardInterrupt:
         _say("[yellow]interrupted[/]", f"{store.path} holds what is finished; the same command goes on from there")
         raise typer.Exit(EXIT_FAILED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command("list")
