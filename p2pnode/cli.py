@@ -52,6 +52,13 @@ Recipe = Annotated[str, typer.Option(help=f"What a step exchanges: {', '.join(RE
 Rule = Annotated[str | None, typer.Option(help=f"Mix by this instead of the recipe's: {', '.join(RULES)}.")]
 Broadcast = Annotated[str | None, typer.Option(help=f"Exchange by this instead: {', '.join(BROADCASTS)}.")]
 SubRounds = Annotated[int | None, typer.Option(help="Sub-rounds a step; default: enough to halve the spread.")]
+Gather = Annotated[
+    str | None,
+    typer.Option(help="Wait for a quorum of n−f, or for all, as in synchronous settings.", show_default=False),
+]
+Redundancy = Annotated[int | None, typer.Option(help="Members that are not waited for, from f; default: f.")]
+LocalSteps = Annotated[int | None, typer.Option(help="Gradients that are followed between exchanges of models.")]
+Placement = Annotated[str | None, typer.Option(help="Momentum of one's own gradients (worker), or of agreed (update).")]
 Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
@@ -62,6 +69,7 @@ Lr = Annotated[float | None, typer.Option(help="Step size; default: the task's."
 LrDecayEvery = Annotated[
     int | None, typer.Option(help="Divide the step size by 2, 3, … every so many steps; 0: never.")
 ]
+Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; default: none.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show_default=False)]
@@ -98,6 +106,10 @@ def run_testnet(
     rule: Rule = None,
     broadcast: Broadcast = None,
     sub_rounds: SubRounds = None,
+    gather: Gather = None,
+    redundancy: Redundancy = None,
+    local_steps: LocalSteps = None,
+    placement: Placement = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -106,6 +118,7 @@ def run_testnet(
     momentum: Momentum = None,
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
+    clip: Clip = None,
     seed: Seed = 0,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
@@ -127,20 +140,9 @@ def run_testnet(
     if byzantine >= nodes:
         raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
     values = _genesis_values(
-        tolerated,
-        recipe,
-        rule,
-        broadcast,
-        sub_rounds,
-        task,
-        alpha,
-        steps,
-        local_batch,
-        momentum,
-        lr,
-        lr_decay_every,
-        seed,
+        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
@@ -370,6 +372,10 @@ def init(
     rule: Rule = None,
     broadcast: Broadcast = None,
     sub_rounds: SubRounds = None,
+    gather: Gather = None,
+    redundancy: Redundancy = None,
+    local_steps: LocalSteps = None,
+    placement: Placement = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -378,6 +384,7 @@ def init(
     momentum: Momentum = None,
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
+    clip: Clip = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -390,9 +397,8 @@ def init(
     """
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
-    values = _genesis_values(
-        f, recipe, rule, broadcast, sub_rounds, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, seed
-    )
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    values = _genesis_values(f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed)
     settings = {"data_dir": _data_dir(task, data_dir)}
     genesis = found(out, [_place(text, settings) for text in address], values)
     homes = [str(out / member.name) for member in genesis.members]
@@ -458,12 +464,34 @@ def verify_evidence(
             _out.print(f"  {signed.header.digest.hex()}", soft_wrap=True)
 
 
-def _genesis_values(
-    f: int,
+def _choice(
     recipe: str,
     rule: str | None,
     broadcast: str | None,
     sub_rounds: int | None,
+    gather: str | None,
+    redundancy: int | None,
+    local_steps: int | None,
+    placement: str | None,
+) -> dict[str, Any]:
+    """The `recipe` table of a genesis; tells what no guard can check of it."""
+    if recipe in RECIPES and (note := RECIPES[recipe].note) is not None:
+        _say("[yellow]note[/]", note)
+    return {
+        "name": recipe,
+        "broadcast": broadcast,
+        "rule": rule,
+        "sub_rounds": sub_rounds,
+        "gather": gather,
+        "redundancy": redundancy,
+        "local_steps": local_steps,
+        "placement": placement,
+    }
+
+
+def _genesis_values(
+    f: int,
+    choice: dict[str, Any],
     task: str,
     alpha: float | None,
     steps: int | None,
@@ -471,11 +499,12 @@ def _genesis_values(
     momentum: float | None,
     lr: float | None,
     lr_decay_every: int | None,
+    clip: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """The genesis as options give it; what is None comes from the task."""
+    """The genesis as options give it; what is None comes from the recipe or the task."""
     defaults = catalogue.find(task)
-    own = RECIPES[recipe].momentum if recipe in RECIPES else None
+    own = RECIPES[choice["name"]].momentum if choice["name"] in RECIPES else None
 
     def chosen(value: float | None, default: float) -> float:
         return default if value is None else value
@@ -483,7 +512,7 @@ def _genesis_values(
     return {
         "seed": seed,
         "f": f,
-        "recipe": {"name": recipe, "broadcast": broadcast, "rule": rule, "sub_rounds": sub_rounds},
+        "recipe": choice,
         "training": {
             "task": task,
             "alpha": alpha,
@@ -492,6 +521,7 @@ def _genesis_values(
             "momentum": chosen(momentum, defaults.momentum if own is None else own),
             "lr": chosen(lr, defaults.lr),
             "lr_decay_every": chosen(lr_decay_every, defaults.lr_decay_every),
+            "clip": clip,
         },
     }
 

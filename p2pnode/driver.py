@@ -21,14 +21,13 @@ import numpy as np
 import torch
 
 from p2pnode.admin import AdminServer
-from p2pnode.aggregation import aggregate
 from p2pnode.codec import Finished, Want, WireMessage, encode_evidence
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, NonFinite, WireError
+from p2pnode.errors import ConfigError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.partition import partition
+from p2pnode.learning.local import LocalWork
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.mesh import Mesh
@@ -38,6 +37,8 @@ from p2pnode.node import (
     Connected,
     Descend,
     Descended,
+    Differentiate,
+    Differentiated,
     Event,
     Finish,
     Jump,
@@ -95,6 +96,7 @@ class Result:
         steps: how many it took part in; those it skipped, left behind, are not among them.
         first_step_at, last_step_at: when the first and the last step were taken, seconds since the epoch.
         mixed: how often each member's vector was among those that were mixed.
+        kept: how often the rule let it have a part in the mixture.
         bytes_sent, bytes_received: over all links, TLS not counted.
         peak_rss_mib: the most memory the process held.
     """
@@ -106,6 +108,7 @@ class Result:
     first_step_at: float
     last_step_at: float
     mixed: dict[str, int]
+    kept: dict[str, int]
     bytes_sent: int
     bytes_received: int
     peak_rss_mib: float
@@ -135,6 +138,7 @@ class Driver:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
         self._trainer = self._make_trainer()
+        self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded)
         self._model_step = 0
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
@@ -170,6 +174,7 @@ class Driver:
         self._evaluation: Evaluation | None = None
         self._faults: Counter[tuple[PeerId, Fault]] = Counter()
         self._mixed: Counter[PeerId] = Counter()
+        self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
         self._greeted: set[PeerId] = set()
@@ -224,6 +229,7 @@ class Driver:
                 )
             ],
             "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
+            "kept": {names[peer]: count for peer, count in sorted(self._kept.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
@@ -236,6 +242,9 @@ class Driver:
         if self.node.training:
             return "training"
         return "waiting" if self.node.waits_for else "mixing"
+
+    def _discarded(self, what: str, step: int, why: str) -> None:
+        self._log.warning(f"{what} discarded", step=step, reason=why)
 
     # The conversation.
 
@@ -308,6 +317,12 @@ class Driver:
                     lambda: self._descend(slot, direction, into),
                     lambda made: self._made(Descended(slot, made[0]), keep, made),
                 )
+            case Differentiate(slot, digest, into):
+                model = self._held(digest)
+                self._work(
+                    lambda: self._differentiate(slot, model, into),
+                    lambda made: self._made(Differentiated(slot, made[0]), into, made),
+                )
             case Adopt(step, digest):
                 self._adopt(step, digest)
             case Release(before, own):
@@ -325,21 +340,13 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
-        about_gradients = self.recipe.exchanges[0].what == "gradient"
-        try:
-            vector = self._trainer.direction(step) if about_gradients else self._trainer.step(step)
-        except NonFinite as error:
-            self._log.warning("update discarded", step=step, reason=str(error))
-            vector = self._trainer.vector.zero_() if about_gradients else self._trainer.vector
-        return self._proposal(Slot(step), vector.numpy())
+        return self._proposal(Slot(step), self._local.train(step))
+
+    def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Vector]:
+        return self._proposal(into, self._local.differentiate(slot.step, model))
 
     def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
-        try:
-            vector = self._trainer.descend(slot.step, torch.from_numpy(direction))
-        except NonFinite as error:
-            self._log.warning("update discarded", step=slot.step, reason=str(error))
-            vector = self._trainer.vector
-        return self._proposal(into, vector.numpy())
+        return self._proposal(into, self._local.descend(slot.step, direction))
 
     def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Vector]:
         """What to propose in a slot, made durable: after a crash what was proposed before it, even if it would come out
@@ -353,18 +360,10 @@ class Driver:
         return _named(vector)
 
     def _mix(self, gathered: Gathered, rows: list[Vector], into: Slot | None) -> tuple[Digest, Vector]:
-        exchange = self.recipe.exchanges[gathered.slot.exchange]
-        stacked = torch.from_numpy(np.stack(rows))
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
-        try:
-            if own:
-                mixture = aggregate(exchange.rule, stacked, f=self.genesis.f, own=own[0])
-            else:  # proposed another one before a crash, and lost it; a rule may lean on one's own vector
-                mixture = aggregate("median", stacked, f=self.genesis.f)
-        except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
-            self._log.warning("mixture discarded", step=gathered.slot.step, reason=str(error))
-            mixture = stacked[own[0] if own else 0]
-        return self._proposal(into, mixture.numpy())
+        mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
+        self._kept.update(gathered.values[row][0] for row in kept)
+        return self._proposal(into, mixed)
 
     def _rows(self, gathered: Gathered) -> list[Vector]:
         return [self._held(digest) for _, digest in gathered.values]
@@ -422,6 +421,7 @@ class Driver:
             self._first_step_at,
             self._last_step_at,
             {self._name(peer): count for peer, count in sorted(self._mixed.items())},
+            {self._name(peer): count for peer, count in sorted(self._kept.items())},
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
@@ -543,7 +543,7 @@ class Driver:
     def _make_trainer(self) -> Trainer:
         genesis, training = self.genesis, self.genesis.training
         task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
-        indices = partition(task.data.train_y, self.me, len(genesis.members), genesis.seed, training.alpha)
+        indices = task.part(self.me, len(genesis.members), genesis.seed, training.alpha)
         return Trainer(
             task,
             indices,
@@ -555,6 +555,9 @@ class Driver:
             training.lr_decay_every,
             self.config.device,
             batch_grows=self.recipe.batch_grows,
+            local_steps=self.recipe.local_steps,
+            placement=self.recipe.placement,
+            clip=training.clip,
         )
 
     def _retained(self, steps: int) -> int:

@@ -14,11 +14,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from p2pnode.errors import ConfigError
 from p2pnode.identity import certificate_der, certified_key
-from p2pnode.recipe import Recipe, choose
+from p2pnode.recipe import BROADCASTS, RECIPES, Placement, Recipe, Wait, choose
 from p2pnode.settings import Address, Settings, check
 from protocols.committee import MEMBERS_MAX, Committee
 
 _DOMAIN = b"p2pnode/genesis/v1\0"
+
+_ADDED = {"recipe": {"gather", "redundancy", "local_steps", "placement"}, "training": {"clip"}}
+"""Choices that the first networks did not have: where they are not made, a network is named as it was then."""
 
 
 class Member(Settings):
@@ -43,20 +46,46 @@ class Member(Settings):
 
 
 class Choice(Settings):
-    """Which recipe, and what is chosen otherwise than it does; None leaves the choice to the recipe."""
+    """Which recipe, and what is chosen otherwise than it does; None leaves the choice to the recipe.
 
-    name: str = Field("trimmed", description="choose dsgd, trimmed, monna, jungle-rb or jungle-mda")
-    broadcast: str | None = Field(None, description="choose plain, signed-echo or reliable")
-    rule: str | None = Field(
-        None, description="choose mean, median, trimmed-mean, nearest-neighbour or minimum-diameter"
-    )
+    What each means is told by `p2pnode.recipe.choose`.
+    """
+
+    name: str = Field("trimmed", description=f"choose one of {', '.join(RECIPES)}")
+    broadcast: str | None = Field(None, description=f"choose one of {', '.join(BROADCASTS)}")
+    rule: str | None = Field(None, description="choose one that `p2pnode list rules` names")
     sub_rounds: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="choose from 1 to 64")
+    gather: Wait | None = Field(None, description="choose quorum or all")
+    redundancy: Annotated[int, Field(ge=0, lt=MEMBERS_MAX)] | None = Field(
+        None, description="choose how many members are not waited for, from f"
+    )
+    local_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="choose from 1 to 1000")
+    placement: Placement | None = Field(None, description="choose worker or update")
+
+    def recipe(self, committee: Committee, *, guarded: bool = True) -> Recipe:
+        """The recipe, with every choice made.
+
+        Raises:
+            ConfigError: for an unknown name; or if no theorem covers it at this n and f.
+        """
+        return choose(
+            self.name,
+            committee,
+            self.broadcast,
+            self.rule,
+            self.sub_rounds,
+            gather=self.gather,
+            redundancy=self.redundancy,
+            local_steps=self.local_steps,
+            placement=self.placement,
+            guarded=guarded,
+        )
 
 
 class Training(Settings):
     """The learning task and its schedule. The step size is lr / (1 + ⌊step / lr_decay_every⌋)."""
 
-    task: str = Field("digits", description="choose digits, mnist or fashion-mnist")
+    task: str = Field("digits", description="choose one that `p2pnode list tasks` names")
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="choose a positive Dirichlet concentration, or leave it out for i.i.d. data"
     )
@@ -65,6 +94,9 @@ class Training(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="choose 0 ≤ momentum < 1, for example 0.9")
     lr: Annotated[float, Field(gt=0)] = Field(description="choose a positive step size, for example 0.1")
     lr_decay_every: Annotated[int, Field(ge=0)] = Field(0, description="choose a number of steps, or 0 for none")
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="choose the largest norm of a gradient, or leave it out"
+    )
 
 
 class Genesis(Settings):
@@ -107,13 +139,14 @@ class Genesis(Settings):
         Raises:
             ConfigError: if no theorem covers it at this n and f.
         """
-        chosen = self.recipe
-        return choose(chosen.name, self.committee, chosen.broadcast, chosen.rule, chosen.sub_rounds)
+        return self.recipe.recipe(self.committee)
 
     @property
     def network(self) -> bytes:
         """32 bytes that name the network."""
         charter = self.model_dump(mode="json", exclude={"members": {"__all__": {"address"}}})
+        for table, keys in _ADDED.items():
+            charter[table] = {k: v for k, v in charter[table].items() if k not in keys or v is not None}
         canonical = json.dumps(charter, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return blake3.blake3(_DOMAIN + canonical.encode()).digest()
 

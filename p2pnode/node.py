@@ -89,7 +89,15 @@ class Descended:
     digest: Digest
 
 
-Event: TypeAlias = Started | Connected | Received | Arrived | Unusable | Trained | Mixed | Descended
+@dataclass(frozen=True, slots=True)
+class Differentiated:
+    """The gradient of the `Differentiate` that was asked for in this slot is stored under this digest."""
+
+    slot: Slot
+    digest: Digest
+
+
+Event: TypeAlias = Started | Connected | Received | Arrived | Unusable | Trained | Mixed | Descended | Differentiated
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,21 @@ class Descend:
     slot: Slot
     digest: Digest
     into: Slot | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differentiate:
+    """Compute the gradient at the model of this digest; answer with `Differentiated`.
+
+    Args:
+        slot: where the model was agreed on.
+        digest: the model.
+        into: the slot in which the gradient will be proposed.
+    """
+
+    slot: Slot
+    digest: Digest
+    into: Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +165,7 @@ class Finish:
     """The last step is taken."""
 
 
-NodeEffect: TypeAlias = Effect | Train | Descend | Adopt | Release | Jump | Finish
+NodeEffect: TypeAlias = Effect | Train | Descend | Differentiate | Adopt | Release | Jump | Finish
 
 
 class Node:
@@ -174,7 +197,7 @@ class Node:
         self.retained = retained
         self._go(Slot(first_step))
         self.training = False
-        self.descending = False
+        self.working = False
         self._said = _whole_steps(recipe, first_step, said or {})
         self._first_step = min([first_step, *self._said])
         self._told_since: dict[PeerId, int] = {}
@@ -235,8 +258,8 @@ class Node:
                 return self._translate(self._agreement(self.position).start(digest))
             case Mixed(slot, digest):
                 return self._mixed(digest) if slot == self.position else []
-            case Descended(slot, digest):
-                return self._settled(digest) if slot == self.position and self.descending else []
+            case Descended(slot, digest) | Differentiated(slot, digest):
+                return self._settled(digest) if slot == self.position and self.working else []
 
     def _received(self, sender: PeerId, message: Message) -> list[NodeEffect]:
         slot = message.slot
@@ -260,16 +283,20 @@ class Node:
         return moved + self._translate(agreed)
 
     def _agreed(self, digest: Digest) -> list[NodeEffect]:
-        """An exchange has its outcome: a direction to go, or a model."""
-        slot = self.position
-        if self.recipe.exchanges[slot.exchange].what == "model":
+        """An exchange has its outcome: a model, a model to take the gradient at, or a direction to go."""
+        slot, into = self.position, self._next_exchange(self.position)
+        what = self.recipe.exchanges[slot.exchange].what
+        if what == "model":
             return self._settled(digest)
-        self.descending = True
-        return [Descend(slot, digest, self._next_exchange(slot))]
+        self.working = True
+        if what == "gradient":
+            return [Descend(slot, digest, into)]
+        assert into is not None, "what a gradient was taken for is exchanged"
+        return [Differentiate(slot, digest, into)]
 
     def _settled(self, digest: Digest) -> list[NodeEffect]:
-        """A model is the next exchange's value, or after the last one the next step's model."""
-        self.descending = False
+        """What came of an exchange is the next one's value, or after the last one the next step's model."""
+        self.working = False
         step, exchange = self.position.step, self.position.exchange
         moved = self._move()
         if exchange + 1 < len(self.recipe.exchanges):
@@ -319,7 +346,7 @@ class Node:
         frontier = sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
         if frontier < self.position.step + 2:
             return []
-        self.training = self.descending = False
+        self.training = self.working = False
         self._go(Slot(frontier))
         return [Jump(frontier), *self._retire(), self._release(self.position), *self._train(), *self._hear_out()]
 
@@ -357,7 +384,11 @@ class Node:
         if key not in self._agreements:
             exchange = self.recipe.exchanges[slot.exchange]
             self._agreements[key] = Agreement(
-                self.party, Slot(*key), exchange.sub_rounds(slot.step), BROADCASTS[exchange.broadcast]
+                self.party,
+                Slot(*key),
+                exchange.sub_rounds(slot.step),
+                BROADCASTS[exchange.broadcast],
+                exchange.quorum(self.party.committee),
             )
         return self._agreements[key]
 

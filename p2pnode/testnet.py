@@ -281,15 +281,22 @@ class Testnet:
         accuracies = [result["accuracy"] for result in results]
         first = max(result["first_step_at"] for result in results)
         last = max(result["last_step_at"] for result in results)
-        exchange, steps = self.genesis.plan.exchanges[-1], self.genesis.training.steps
+        committee, steps = self.genesis.committee, self.genesis.training.steps
         summary = {
             "nodes": self.plan.nodes,
             "byzantine": self.plan.byzantine,
             "f": self.genesis.f,
             "recipe": self.genesis.recipe.name,
-            "broadcast": exchange.broadcast,
-            "rule": exchange.rule,
-            "sub_rounds": exchange.sub_rounds(steps - 1),
+            "exchanges": [
+                {
+                    "what": exchange.what,
+                    "broadcast": exchange.broadcast,
+                    "gathered": exchange.quorum(committee),
+                    "rule": exchange.rule,
+                    "sub_rounds": exchange.sub_rounds(steps - 1),
+                }
+                for exchange in self.genesis.plan.exchanges
+            ],
             "task": self.genesis.training.task,
             "attack": ",".join(self.plan.attacks) if self.plan.byzantine else None,
             "seed": self.genesis.seed,

@@ -1,6 +1,6 @@
 """Averaging agreement: sub-rounds of broadcast, gather and mix, that bring the honest values together.
 
-    for k = 0 … K−1:  broadcast the value; gather n−f values of sub-round k; value ← mix of them
+    for k = 0 … K−1:  broadcast the value; gather n−f values of sub-round k (or a given quorum); value ← mix of them
 
 Guarantees: those of the mixing rule over the broadcast. For the coordinate-wise trimmed mean every coordinate of every
 output lies between the least and the greatest honest input, and each sub-round shrinks that range by
@@ -22,10 +22,12 @@ from protocols.protocol import Party, Protocol
 class Agreement(Protocol[Digest, Message]):
     """One averaging agreement at one member: asks for `Mix` K times, and outputs the digest of the last mixture."""
 
-    def __init__(self, party: Party, first: Slot, sub_rounds: int, broadcast: type[Broadcast]) -> None:
+    def __init__(
+        self, party: Party, first: Slot, sub_rounds: int, broadcast: type[Broadcast], quorum: int | None = None
+    ) -> None:
         super().__init__(party)
         self.slots = tuple(Slot(first.step, first.exchange, k) for k in range(sub_rounds))
-        self._gathers = tuple(Gather(party, slot, broadcast) for slot in self.slots)
+        self._gathers = tuple(Gather(party, slot, broadcast, quorum) for slot in self.slots)
         self._sub_round: int | None = None
         self._mixing = False
         self._finished = False

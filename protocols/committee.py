@@ -3,7 +3,7 @@
 Nowhere else is a threshold computed. n is the number of members, f the number that may be Byzantine, h = n−f.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
@@ -61,13 +61,27 @@ class Committee:
         """Whether the honest alone fill an echo quorum, n ≥ 3f+1; else a silent liar stops every broadcast."""
         return self.gather_quorum >= self.echo_quorum
 
-    def trimmed_mean_contraction(self, *, consistent: bool, total: bool = False) -> Fraction | None:
+    def trimmed_mean_contraction(
+        self, *, consistent: bool, total: bool = False, absent: int | None = None
+    ) -> Fraction | None:
         """Worst ratio of the honest values' spread after one sub-round of trimmed mean to the spread before it.
 
         Per coordinate; 2f/(n−3f) when liars can equivocate, f/(n−3f) when they cannot, and f/(n−2f) when besides any
         two honest members share n−f values (a total broadcast with witnesses). None where nothing is averaged.
         Checked by enumeration for f ≤ 2 (the table of worst contractions). Source: arXiv 2008.00742.
+
+        With r ≠ f values not waited for, consistent: r/(n−r−2f). Two members' values differ in r at most, which moves
+        each rank by r places at most; so the kept ranks of one sum up to those of the other but for r of them, each
+        within the honest spread.
+
+        Args:
+            consistent: whether liars cannot equivocate.
+            total: whether members share what they gathered.
+            absent: r; None for f.
         """
+        if absent is not None and absent != self.f:
+            rest = self.n - absent - 2 * self.f
+            return Fraction(absent, rest) if consistent and rest > 0 else None
         kept = self.n - (2 if total else 3) * self.f
         if kept <= 0:
             return None
@@ -137,6 +151,15 @@ class Bound:
         least = self.least(committee.f)
         return least is not None and committee.n >= least
 
+    def stricter(self, other: "Bound") -> "Bound":
+        """The widest bound, with the source of the first, that covers no committee which one of the two does not."""
+        if self.per_liar is None or other.per_liar is None:
+            return replace(self, per_liar=None, spare=0)
+        per_liar = max(self.per_liar, other.per_liar)
+        # Both are lines in f: from f = 1 on the steeper stays above, if it is at f = 1.
+        least = max(self.per_liar + self.spare, other.per_liar + other.spare)
+        return replace(self, per_liar=per_liar, spare=least - per_liar)
+
     def __str__(self) -> str:
         if self.per_liar is None:
             return "f = 0"
@@ -158,6 +181,15 @@ TRIMMED_MEAN_OVER_RELIABLE = Bound(3, 1, _JUNGLE.format("f/(n−2f), checked by 
 MINIMUM_DIAMETER = Bound(6, 1, _JUNGLE.format("4f/(n−2f)"))
 NEAREST_NEIGHBOUR_OVER_PLAIN = Bound(11, 0, "MoNNA, arXiv 2209.10931, one sub-round")
 NEAREST_NEIGHBOUR = Bound(5, 1, "MoNNA, arXiv 2209.10931; contraction at most 3f/(n−2f)")
+
+
+def gathering(per_liar: int, spare: int, source: str) -> Bound:
+    """The committees whose n−f vectors, which is what one can wait for, are per_liar·f + spare at least.
+
+    For rules that need so many to bound what lies do to one mixture, but of which no theorem says that the members
+    agree by it.
+    """
+    return Bound(per_liar + 1, spare, f"{source}, of what is gathered; of agreement it proves nothing")
 
 
 def precision(step: int) -> int:

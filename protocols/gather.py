@@ -1,4 +1,6 @@
-"""Wait for n−f values of a slot, one's own among them; over a total broadcast also for n−f witnesses.
+"""Wait for a quorum of values of a slot, one's own among them; over a total broadcast also for as many witnesses.
+
+The quorum is n−f unless one is given.
 
 Guarantees, with a broadcast of the committee's bound and every honest member started: every honest member outputs,
 once, n−f or more values of distinct members, its own among them, whatever f members do. With a consistent broadcast
@@ -6,7 +8,9 @@ no two honest members hold different values of one member. With a total one any 
 as long as none of them forgets in a crash what it reported. One's own is missing only where one proposed another vector
 before a crash and lost it.
 
-n−f is the most that can be waited for: f members may be silent for ever. Source: the waiting step of each round in
+n−f is the most that can be waited for: f members may be silent for ever. With a quorum of all n any two honest members
+hold the same values, as long as nobody is silent: that is the synchronous setting. A smaller one waits for no straggler
+(arXiv 2110.10858). Source: the waiting step of each round in
 averaging agreement (arXiv 2008.00742) and in MoNNA (arXiv 2209.10931).
 
 The witness technique:
@@ -33,9 +37,10 @@ from protocols.protocol import Party, Protocol
 class Gather(Protocol[Digest, Message]):
     """The n broadcasts of one slot at one member, and the wait for enough of them."""
 
-    def __init__(self, party: Party, slot: Slot, broadcast: type[Broadcast]) -> None:
+    def __init__(self, party: Party, slot: Slot, broadcast: type[Broadcast], quorum: int | None = None) -> None:
         super().__init__(party)
         self.slot = slot
+        self.quorum = party.committee.gather_quorum if quorum is None else quorum
         self._broadcasts = {origin: broadcast(party, slot, origin) for origin in party.committee.members}
         self._with_witnesses = broadcast.total
         self._values: dict[PeerId, Digest] = {}
@@ -118,13 +123,12 @@ class Gather(Protocol[Digest, Message]):
         return out + self._output()
 
     def _output(self) -> list[Effect]:
-        quorum = self.party.committee.gather_quorum
-        if not self._started or len(self._values) < quorum:
+        if not self._started or len(self._values) < self.quorum:
             return []
         if not self._with_witnesses:
             return self._deliver()
         reported = self._make_report()
-        return reported + (self._deliver() if self._count_witnesses() >= quorum else [])
+        return reported + (self._deliver() if self._count_witnesses() >= self.quorum else [])
 
     def _deliver(self) -> list[Effect]:
         if self.gathered:
@@ -147,7 +151,7 @@ class Gather(Protocol[Digest, Message]):
             return []
         members, committee = report.delivered, self.party.committee
         increasing = all(one < other for one, other in pairwise(members))
-        if len(members) < committee.gather_quorum or not increasing or members[0] < 0 or members[-1] >= committee.n:
+        if len(members) < self.quorum or not increasing or members[0] < 0 or members[-1] >= committee.n:
             return self._accuse(sender, Fault.MALFORMED)
         self._reports[sender] = members
         return self._output()

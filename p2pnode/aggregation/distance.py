@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation.coordinate import blocks, mean_of_rows
@@ -56,6 +58,25 @@ def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
             difference = rows.double() - mine.double()
             squared += torch.linalg.vecdot(difference, difference)
     return squared
+
+
+def squared_norms(vectors: Tensor) -> Tensor:
+    """‖v‖² of each row v of (q, d), as (q,) in float64."""
+    return squared_distances(vectors, vectors.new_zeros(vectors.shape[1]))
+
+
+def mix_rows(vectors: Tensor, weights: NDArray[np.float64]) -> Tensor:
+    """Σⱼ weights[i, j]·vⱼ for each i, as (m, d) of the dtype and on the device of the rows.
+
+    Args:
+        vectors: (q, d), floating, finite.
+        weights: (m, q).
+    """
+    out = vectors.new_empty(len(weights), vectors.shape[1])
+    wide = torch.from_numpy(weights).to(vectors.device)
+    for block in blocks(vectors):
+        out[:, block] = (wide @ vectors[:, block].double()).to(out.dtype)
+    return out
 
 
 def pairwise_squared_distances(vectors: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Aggregation rules from other installed distributions.
 
 A plug-in is an entry point of the group `p2pnode.rules`, of the rule's name, whose object is a `Rule`. Its kernel is
-named as "package.module:function", and takes an (n, d) tensor and what `Rule.arguments` names.
+named as "package.module:function": (n, d) vectors, finite, and what `Rule.arguments` names, to their mixture, (d,).
 """
 
-from p2pnode.aggregation.rules import BROADCAST_KINDS, BY_ANY_NAME, Rule
+from p2pnode.aggregation.rule import Rule
+from p2pnode.aggregation.rules import BROADCAST_KINDS, names
 from p2pnode.errors import ConfigError
 from p2pnode.plugins import discover, distribution_of, load
 
 GROUP = "p2pnode.rules"
+
+_ARGUMENTS = ("f", "own", "centre", "seed", "keep")
 
 
 def plugged() -> list[str]:
@@ -19,7 +22,7 @@ def plugged() -> list[str]:
     """
     points = discover(GROUP)
     for name, point in points.items():
-        if name in BY_ANY_NAME:
+        if name in names():
             raise _shadowed(distribution_of(point), name)
     return list(points)
 
@@ -37,7 +40,7 @@ def plugin_rule(name: str) -> Rule | None:
     if not isinstance(rule, Rule):
         raise ConfigError(f"{GROUP}: {name!r}, of {source}, is no Rule. Remedy: mend or uninstall {source}")
     for alias in rule.aliases:
-        if alias in BY_ANY_NAME:
+        if alias in names():
             raise _shadowed(source, alias)
     wrong = _mistake(rule, name)
     if wrong is not None:
@@ -58,8 +61,8 @@ def _mistake(rule: Rule, name: str) -> str | None:
         return f"it calls itself {rule.name!r}"
     if "." not in module or not function.isidentifier():
         return f"kernel = {rule.kernel!r} is not of the form package.module:function"
-    if not set(rule.arguments) <= {"f", "own"}:
-        return f"arguments = {rule.arguments!r}: there are f and own"
+    if not set(rule.arguments) <= set(_ARGUMENTS):
+        return f"arguments = {rule.arguments!r}: there are {', '.join(_ARGUMENTS)}"
     if set(rule.bounds) != set(BROADCAST_KINDS):
         return f"bounds are for {', '.join(rule.bounds) or 'none'}, and must be for {', '.join(BROADCAST_KINDS)}"
     return None

@@ -10,10 +10,8 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from p2pnode.aggregation.coordinate import mean_of_rows
-from p2pnode.aggregation.distance import pairwise_squared_distances
+from p2pnode.aggregation.points import Mixed, Points
 from p2pnode.errors import ConfigError
 
 WORK_MAX = 1_500_000
@@ -21,27 +19,24 @@ WORK_MAX = 1_500_000
 and q ≤ 5f+1, as with n = 6f+1 members, or if f ≤ 8 and q ≤ 1024: there no lie brings about a refusal."""
 
 
-def minimum_diameter(vectors: Tensor, f: int) -> Tensor:
-    """Mean of the q − f vectors of least diameter, which is at most the diameter of any q − f honest ones.
+def minimum_diameter(points: Points, f: int) -> Mixed:
+    """The mean of the q − f points of least diameter, which is at most the diameter of any q − f honest ones.
 
-    If q ≥ 2f+1 some honest vector is among the averaged, so the mean is no farther from it than that diameter. Of
-    several such subsets the one whose sorted rows come first in lexicographic order is taken. That is not rare, even if
-    no two distances are equal: subsets may share the two rows that are farthest apart. So another order of the rows
-    gives the same diameter, but maybe another mean.
+    If q ≥ 2f+1 some honest point is among the averaged, so the mean is no farther from it than that diameter. Of
+    several such subsets the one whose sorted indices come first in lexicographic order is taken. That is not rare, even
+    if no two distances are equal: subsets may share the two points that are farthest apart. So another order of the
+    points gives the same diameter, but maybe another mean.
 
     Args:
-        vectors: (q, d), q ≥ f+1, floating, finite.
-        f: vectors left out, ≥ 0.
-
-    Returns:
-        (d,), same dtype and device.
+        points: q ≥ f+1 of them.
+        f: points left out, ≥ 0.
 
     Raises:
         ConfigError: if the search looks at more than `WORK_MAX` rows.
 
     Source: averaging agreement, arXiv 2008.00742, MDA, which leaves ties open. For it q = n − f.
     """
-    return mean_of_rows([vectors[row] for row in tightest(pairwise_squared_distances(vectors).numpy(), f)])
+    return points.mean_of(tightest(points.squared, f))
 
 
 def tightest(squared: NDArray[np.float64], f: int) -> list[int]:

@@ -25,11 +25,12 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import blake2b
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,11 +38,11 @@ from p2pnode.aggregation import rules
 from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
-from p2pnode.recipe import BROADCASTS, RECIPES
+from p2pnode.recipe import BROADCASTS, RECIPES, choose
 from p2pnode.settings import Settings, check
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.simulation.trial import Trial
-from protocols.committee import MEMBERS_MAX
+from protocols.committee import MEMBERS_MAX, Committee
 
 NOBODY_LIES = "none"
 """The attack that is none."""
@@ -75,6 +76,17 @@ Choices = dict[str, Any]
 """Settings as the file gives them, flat: `options.gather` is a key."""
 
 
+class Options(Settings):
+    """Further choices of a recipe; what is None is the recipe's own."""
+
+    gather: Literal["quorum", "all"] | None = Field(None, description="choose quorum or all")
+    redundancy: Annotated[int, Field(ge=0, lt=MEMBERS_MAX)] | None = Field(
+        None, description="choose how many members are not waited for, from f"
+    )
+    local_steps: Annotated[int, Field(ge=1, le=10**6)] | None = Field(None, description="choose at least 1")
+    placement: Literal["worker", "update"] | None = Field(None, description="choose worker or update")
+
+
 class TrialSettings(Settings):
     """One trial's settings, as `p2pnode testnet` has them; what is None comes from the recipe or the task."""
 
@@ -88,7 +100,7 @@ class TrialSettings(Settings):
     rule: str | None = Field(None, description="choose one that `p2pnode list rules` shows")
     broadcast: str | None = Field(None, description=f"choose one of {', '.join(BROADCASTS)}")
     sub_rounds: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="choose from 1 to 64")
-    options: dict[str, bool | int | float | str] = Field({}, description="write a table of recipe options")
+    options: Options = Field(Options(), description="write a table of recipe options")
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="choose a positive Dirichlet concentration, or leave it out for i.i.d. data"
     )
@@ -111,7 +123,7 @@ class TrialSettings(Settings):
         Where nobody lies there is no attack, and with no attack nobody lies: the same run under one key.
 
         Raises:
-            ConfigError: for a name that is none, or n and f that make no committee.
+            ConfigError: for a name that is none, n and f that make no committee, or what no theorem covers.
         """
         attack = () if self.attack == NOBODY_LIES else tuple(name.strip() for name in self.attack.split(","))
         self._check_names(attack)
@@ -124,8 +136,11 @@ class TrialSettings(Settings):
         if task.needs_data_dir and self.data_dir is None:
             raise ConfigError(f"data_dir is missing: {task.name} reads files from a folder. Remedy: add --data-dir")
         steps = self.steps or task.steps
+        options = self.options.model_dump(exclude_none=True)
+        self._check_theorem(liars, f, options)
         given = self.model_dump()
         given |= {
+            "options": options,
             "attack": attack if liars else (),
             "byzantine": liars,
             "f": f,
@@ -136,6 +151,22 @@ class TrialSettings(Settings):
         }
         return Trial(**given)
 
+    def _check_theorem(self, liars: int, f: int, options: Mapping[str, Any]) -> None:
+        """Refused here, it is refused before hours of other trials have passed."""
+        remedy = "or set beyond_the_bound = true, to see it break"
+        guarded = not self.beyond_the_bound
+        if liars > f and guarded:
+            raise ConfigError(f"byzantine = {liars}: more than f={f}. Remedy: choose fewer, or raise f, {remedy}")
+        _check_choice(
+            self.recipe, self.nodes, f, self.broadcast, self.rule, self.sub_rounds, tuple(options.items()), False
+        )
+        try:
+            _check_choice(
+                self.recipe, self.nodes, f, self.broadcast, self.rule, self.sub_rounds, tuple(options.items()), guarded
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{error}, {remedy}") from error
+
     def _check_names(self, attack: Sequence[str]) -> None:
         for key, name, known in (
             ("recipe", self.recipe, RECIPES),
@@ -145,6 +176,21 @@ class TrialSettings(Settings):
             if name is not None and name not in known:
                 raise ConfigError(f"{key} = {name!r}: no such {key}. Remedy: choose one of {', '.join(known)}")
         check_attacks(name.partition("=")[0] for name in attack if name != "twins")
+
+
+@cache
+def _check_choice(
+    recipe: str,
+    nodes: int,
+    f: int,
+    broadcast: str | None,
+    rule: str | None,
+    sub_rounds: int | None,
+    options: tuple[tuple[str, Any], ...],
+    guarded: bool,
+) -> None:
+    """Whether there is such a recipe, and, where it is guarded, a theorem of it; asked of every seed anew."""
+    choose(recipe, Committee(nodes, f), broadcast, rule, sub_rounds, guarded=guarded, **dict(options))
 
 
 class Plot(Settings):

@@ -61,7 +61,7 @@ def partition(labels: Tensor, node: int, nodes: int, seed: int, alpha: float | N
     Source:
         MoNNA (arXiv 2209.10931), released experiments: Dirichlet proportions drawn by each node, samples shared.
     """
-    size = _part_size(len(labels), node, nodes)
+    size = part_size(len(labels), node, nodes)
     if alpha is None:
         shuffled = np.random.default_rng(seed_sequence(seed, Stream.PARTITION)).permutation(len(labels))
         part = shuffled[node * size : (node + 1) * size]
@@ -114,7 +114,12 @@ def grown(samples: int, least: int, t: int) -> int:
     return min(samples, max(least, t + 1))
 
 
-def _part_size(samples: int, node: int, nodes: int) -> int:
+def part_size(samples: int, node: int, nodes: int) -> int:
+    """Return how many samples each node holds, if there are enough and the node is one of them.
+
+    Raises:
+        ConfigError: They are not.
+    """
     if not 1 <= nodes <= samples:
         raise ConfigError(f"nodes: {nodes} nodes cannot share {samples} training samples; use 1 to {samples} nodes")
     if not 0 <= node < nodes:

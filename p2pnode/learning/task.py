@@ -18,7 +18,8 @@ from torch.nn import functional
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
 from p2pnode.learning.data import LABELS, Dataset, load
-from p2pnode.learning.partition import Stream, seed_sequence
+from p2pnode.learning.partition import Stream, part_size, partition, seed_sequence
+from p2pnode.learning.regression import linear, regression_data, within_epsilon
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Task:
         loss: (outputs, labels) → the mean loss over the batch, a scalar to differentiate.
         metric: (outputs, labels) → the mean quality over the batch, a scalar; for classifiers in [0, 1].
         data: The training and test sets.
+        in_order: Whether node i holds the i-th of equal parts of the training set as it stands; else it is split as
+            `partition` does.
     """
 
     name: str
@@ -38,6 +41,20 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], Tensor]
     data: Dataset
+    in_order: bool = False
+
+    def part(self, node: int, nodes: int, seed: int, alpha: float | None) -> Tensor:
+        """Return the indices of one node's training samples; see `partition`.
+
+        Raises:
+            ConfigError: A number is out of its range.
+        """
+        if not self.in_order:
+            return partition(self.data.train_y, node, nodes, seed, alpha)
+        if alpha is not None:
+            raise ConfigError(f"alpha: {self.name} gives each node its own samples, of no labels; leave it out")
+        size = part_size(len(self.data.train_y), node, nodes)
+        return torch.arange(node * size, (node + 1) * size)
 
     def model(self, seed: int) -> nn.Module:
         """Return the common initial model, bit for bit the same in every process, on the CPU.
@@ -113,14 +130,33 @@ def lenet() -> nn.Module:
     )
 
 
-def _classifier(name: str, factory: Callable[[], nn.Module]) -> Callable[[Path | None], Task]:
-    return lambda data_dir: Task(name, factory, functional.cross_entropy, accuracy, load(name, data_dir))
+def perceptron() -> nn.Module:
+    """Return the 784-100-10 perceptron of the distributed momentum experiments: 79,510 parameters.
+
+    (batch, 1, 28, 28) → (batch, 10) logits.
+
+    Source:
+        Distributed momentum (arXiv 2003.00010), released experiments.
+    """
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, LABELS))
+
+
+def _classifier(
+    name: str, factory: Callable[[], nn.Module], images: str | None = None
+) -> Callable[[Path | None], Task]:
+    return lambda data_dir: Task(name, factory, functional.cross_entropy, accuracy, load(images or name, data_dir))
+
+
+def _regression(_data_dir: Path | None) -> Task:
+    return Task("regression", linear, functional.mse_loss, within_epsilon, regression_data(), in_order=True)
 
 
 BUILDERS: dict[str, Callable[[Path | None], Task]] = {
     "digits": _classifier("digits", digits_network),
     "mnist": _classifier("mnist", lenet),
+    "mnist-mlp": _classifier("mnist-mlp", perceptron, images="mnist"),
     "fashion-mnist": _classifier("fashion-mnist", lenet),
+    "regression": _regression,
 }
 
 

@@ -12,6 +12,7 @@ Source:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -82,6 +83,9 @@ class Trainer:
         lr_decay_every: int,
         device: str = "auto",
         batch_grows: bool = False,
+        local_steps: int = 1,
+        placement: Literal["worker", "update"] = "worker",
+        clip: float | None = None,
     ) -> None:
         """Start from the common initial model with zero momentum.
 
@@ -96,6 +100,9 @@ class Trainer:
             lr_decay_every: Steps between decays of γ, ≥ 0; see `step_size`.
             device: See `resolve_device`.
             batch_grows: Whether local_batch is only the least, and batches grow with t; see `grown`.
+            local_steps: Gradients that one `step` follows, ≥ 1, each of a batch of its own.
+            placement: Whose momentum it is. "worker": of the node's gradients. "update": of the directions it descends.
+            clip: Largest Euclidean norm of a gradient, > 0; longer ones are scaled down to it before all else.
 
         Raises:
             ConfigError: The device is not there, or the batch is larger than the part.
@@ -112,6 +119,9 @@ class Trainer:
         self._node = node
         self._local_batch = local_batch
         self._batch_grows = batch_grows
+        self._local_steps = local_steps
+        self._placement = placement
+        self._clip = clip
         self._beta = momentum
         self._lr = lr
         self._lr_decay_every = lr_decay_every
@@ -127,7 +137,7 @@ class Trainer:
         return self._model.vector.to("cpu", copy=True)
 
     def step(self, t: int) -> Tensor:
-        """Return θ − γ_t·m with the momentum m advanced by the gradient of batch t; θ itself does not move.
+        """Return where `local_steps` steps θ ← θ − γ_t·m lead, each with m advanced by a gradient; θ does not move.
 
         The step counts once `adopt` ends it: until then `state` is that of before, and the same step may be done again.
 
@@ -143,36 +153,50 @@ class Trainer:
         Raises:
             NonFinite: The vector would hold NaN or infinity; the momentum is unchanged.
         """
-        momentum = self._advanced(t)
-        vector = self._descended(t, momentum)
+        start = self._model.vector.clone() if self._local_steps > 1 else self._model.vector
+        momentum = self._momentum
+        try:
+            for k in range(self._local_steps):
+                momentum = self._advanced(momentum, self._gradient(t * self._local_steps + k))
+                vector = self._descended(t, momentum)
+                if k + 1 < self._local_steps:
+                    self._model.load(vector)
+        finally:
+            if start is not self._model.vector:
+                self._model.load(start)
         self._next_momentum = momentum
         return vector.cpu()
 
-    def direction(self, t: int) -> Tensor:
+    def direction(self, t: int, at: Tensor | None = None) -> Tensor:
         """Return the momentum m advanced by the gradient of batch t, without the way along it; θ does not move.
 
-        For β = 0 this is the gradient itself. As with `step`, it is a function of (seed, node, t) and the state, the
-        momentum counts once `adopt` ends the step, and until then the same direction may be asked for again.
+        For β = 0, and where the momentum is the update's, this is the gradient itself. As with `step`, it is a function
+        of (seed, node, t) and the state, the momentum counts once `adopt` ends the step, and until then the same
+        direction may be asked for again.
 
         Args:
             t: The step, ≥ 0.
+            at: (d,) float32, the model to take the gradient at. None: θ.
 
         Returns:
             (d,) float32 on the CPU, the caller's own.
 
         Raises:
+            ShapeMismatch: `at` has another shape or dtype.
             NonFinite: The direction would hold NaN or infinity; the momentum is unchanged.
         """
-        momentum = self._advanced(t)
-        _require_finite(momentum, t)
-        self._next_momentum = momentum
-        return momentum.to("cpu", copy=True)
+        gradient = self._gradient(t) if at is None else self._gradient_at(at, t)
+        direction = gradient if self._placement == "update" else self._advanced(self._momentum, gradient)
+        _require_finite(direction, t)
+        if self._placement == "worker":
+            self._next_momentum = direction
+        return direction.to("cpu", copy=True)
 
     def descend(self, t: int, direction: Tensor) -> Tensor:
-        """Return θ − γ_t·direction; neither θ nor the momentum moves.
+        """Return θ − γ_t·direction, or where the momentum is the update's θ − γ_t·m with m advanced by the direction.
 
-        With `direction(t)` this is `step(t)`, on a CPU bit for bit. An agreed direction replaces one's own in θ only:
-        the momentum that `adopt` keeps is still this node's own.
+        Neither θ nor the momentum moves: it counts once `adopt` ends the step. With `direction(t)` this is `step(t)`,
+        on a CPU bit for bit. Where the momentum is the worker's, an agreed direction replaces one's own in θ only.
 
         Args:
             t: The step, ≥ 0; it sets γ_t.
@@ -186,7 +210,13 @@ class Trainer:
             NonFinite: The vector would hold NaN or infinity.
         """
         require_like(direction, self._model.vector)
-        return self._descended(t, direction.to(self._device)).cpu()
+        direction = direction.to(self._device)
+        if self._placement == "worker":
+            return self._descended(t, direction).cpu()
+        momentum = self._advanced(self._momentum, direction)
+        vector = self._descended(t, momentum)
+        self._next_momentum = momentum
+        return vector.cpu()
 
     def adopt(self, vector: Tensor) -> None:
         """End the step: θ ← vector. The momentum is this node's own, as momenta are not exchanged.
@@ -243,9 +273,9 @@ class Trainer:
         self._model.load(state["model"])
         self._momentum = self._next_momentum = state["momentum"].to(self._device, copy=True)
 
-    def _advanced(self, t: int) -> Tensor:
-        """Return βm + (1−β)g of step t, a new vector on the device that may not be finite."""
-        return torch.lerp(self._momentum, self._gradient(t), 1 - self._beta)
+    def _advanced(self, momentum: Tensor, gradient: Tensor) -> Tensor:
+        """Return βm + (1−β)g, a new vector on the device that may not be finite."""
+        return torch.lerp(momentum, gradient, 1 - self._beta)
 
     def _descended(self, t: int, direction: Tensor) -> Tensor:
         """Return θ − γ_t·direction, a new vector on the device, finite; the direction is there too.
@@ -278,13 +308,29 @@ class Trainer:
     def _gradient(self, t: int) -> Tensor:
         """Return the gradient of step t's batch at θ: supplied, or the live vector filled with it."""
         if t in self._supplied:
-            return self._supplied.pop(t)
+            return self._clipped(self._supplied.pop(t))
         features, labels = self.minibatch(t)
         self._model.module.train()
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.
         with seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device):
             self._model.backward(self._task.loss(self._model.module(features), labels))
-        return self._model.gradient
+        return self._clipped(self._model.gradient)
+
+    def _clipped(self, gradient: Tensor) -> Tensor:
+        """Return the gradient, scaled to a norm of `clip` at most."""
+        if self._clip is None:
+            return gradient
+        norm = torch.linalg.vector_norm(gradient)
+        return gradient.mul((self._clip / norm).clamp(max=1.0))  # of a zero gradient: infinity, clamped to 1
+
+    def _gradient_at(self, vector: Tensor, t: int) -> Tensor:
+        """Return the gradient of step t's batch at another model than θ."""
+        own = self._model.vector.clone()
+        self._model.load(vector)
+        try:
+            return self._gradient(t)
+        finally:
+            self._model.load(own)
 
     def _score(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return (metric, loss) of one test batch."""

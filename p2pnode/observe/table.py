@@ -223,10 +223,8 @@ def _line(nodes: "list[NodeView]", plan: "Plan", seconds: float) -> str:
 
 def _title(told: dict[str, Any]) -> str:
     lying = f"{told['byzantine']} lying ({told['attack']})" if told["byzantine"] else "all honest"
-    return (
-        f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, {lying}, f = {told['f']}\n"
-        f"{told['rule']} over {told['broadcast']}"
-    )
+    exchanges = ", then ".join(f"{one['what']} by {one['rule']} over {one['broadcast']}" for one in told["exchanges"])
+    return f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, {lying}, f = {told['f']}\n{exchanges}"
 
 
 def _number(value: float | None, form: str) -> str:

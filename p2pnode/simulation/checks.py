@@ -55,7 +55,8 @@ class Checks:
         self._agreements_max = steps * len(scenario.recipe.exchanges)
         self._vectors_max = 3 * scenario.nodes * steps * scenario.recipe.slots(scenario.steps)
         self._contractions = [
-            contraction(scenario.committee, exchange.broadcast, exchange.rule) for exchange in scenario.recipe.exchanges
+            contraction(scenario.committee, exchange.broadcast, exchange.rule, exchange.absent)
+            for exchange in scenario.recipe.exchanges
         ]
 
     # What nodes say.
@@ -112,8 +113,10 @@ class Checks:
     def mixes(self, me: PeerId, gathered: Gathered) -> None:
         """An honest member is about to mix these."""
         slot, count = gathered.slot, len(gathered.values)
-        kind = BROADCASTS[self._scenario.recipe.exchanges[slot.exchange].broadcast]
-        quorum = self._scenario.nodes - self._scenario.f  # told apart from the code that is checked
+        exchange = self._scenario.recipe.exchanges[slot.exchange]
+        kind = BROADCASTS[exchange.broadcast]
+        absent = self._scenario.f if exchange.absent is None else exchange.absent
+        quorum = self._scenario.nodes - absent  # told apart from the code that is checked
         if count < quorum:
             raise Violation("quorum", f"{me} mixes {count} values in {slot}")
         if kind.consistent:

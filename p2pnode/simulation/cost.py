@@ -66,5 +66,5 @@ def _words(scenario: Scenario, exchange: Exchange, slot: Slot) -> list[tuple[Mes
     if exchange.broadcast == "reliable":
         words += [(DigestEcho(signed), n * (n - 1)), (Ready(slot, me, digest), n * (n - 1))]
         if not scenario.alone:
-            words.append((Report(slot, committee.members[: committee.gather_quorum]), n - 1))
+            words.append((Report(slot, committee.members[: exchange.quorum(committee)]), n - 1))
     return words

@@ -16,7 +16,7 @@ from p2pnode.testnet import free_ports
 COMMAND = (sys.executable, "-m", "p2pnode")
 PATIENCE_S = 60.0
 
-CHOSEN = ["nodes", "byzantine", "f", "recipe", "broadcast", "rule", "sub_rounds", "task", "attack", "seed", "steps"]
+CHOSEN = ["nodes", "byzantine", "f", "recipe", "exchanges", "task", "attack", "seed", "steps"]
 SPEED = ["seconds", "startup_seconds", "steps_per_second"]
 LEARNED = ["accuracy_min", "accuracy_mean", "disagreement", "honest", "evidence"]
 HONEST = ["name", "accuracy", "loss", "steps", "bytes_sent", "bytes_received", "peak_rss_mib", "exit"]
@@ -119,9 +119,9 @@ def test_the_default_attack_is_survived_and_proven(tmp_path):
         "byzantine": 1,
         "f": 1,
         "recipe": "trimmed",
-        "broadcast": "signed-echo",
-        "rule": "trimmed-mean",
-        "sub_rounds": 1,
+        "exchanges": [
+            {"what": "model", "broadcast": "signed-echo", "gathered": 6, "rule": "trimmed-mean", "sub_rounds": 1}
+        ],
         "task": "digits",
         "attack": "alie,equivocate",
         "seed": 0,

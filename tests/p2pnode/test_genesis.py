@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pnode.aggregation.rules import RULES
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Choice, Genesis
 from p2pnode.identity import Identity, certificate_der
@@ -37,7 +36,16 @@ CHARTER = {
     "version": 1,
     "seed": 7,
     "f": 1,
-    "recipe": {"name": "trimmed", "broadcast": None, "rule": None, "sub_rounds": None},
+    "recipe": {
+        "name": "trimmed",
+        "broadcast": None,
+        "rule": None,
+        "sub_rounds": None,
+        "gather": None,
+        "redundancy": None,
+        "local_steps": None,
+        "placement": None,
+    },
     "training": {
         "task": "digits",
         "alpha": 0.3,
@@ -46,6 +54,7 @@ CHARTER = {
         "momentum": 0.9,
         "lr": 0.1,
         "lr_decay_every": 0,
+        "clip": None,
     },
     "members": [member(i) for i in range(5)],
 }
@@ -116,6 +125,10 @@ OTHERWISE = {
     "recipe.broadcast": "plain",
     "recipe.rule": "median",
     "recipe.sub_rounds": 3,
+    "recipe.gather": "quorum",
+    "recipe.redundancy": 1,
+    "recipe.local_steps": 2,
+    "recipe.placement": "worker",
     "training.task": "mnist",
     "training.alpha": None,
     "training.steps": 101,
@@ -123,6 +136,7 @@ OTHERWISE = {
     "training.momentum": math.nextafter(0.9, 1),
     "training.lr": math.nextafter(0.1, 1),
     "training.lr_decay_every": 1,
+    "training.clip": 2.0,
     "members.0.name": "m0",
     "members.0.certificate": IDENTITIES[0].certificate("n0"),  # of the same key, with another serial number
     "members.4": member(5),
@@ -195,9 +209,14 @@ def refusal(tmp_path, charter):
         ("members.1.port", 1, ["members.1.port = '1'", "Remedy: remove it, or mend its spelling"]),
         ("recipe.name", "trimed", ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
         ("recipe.broadcast", "", ["broadcast = ''", "choose one of plain, signed-echo, reliable"]),
-        ("recipe.name", 3, ["recipe.name = '3'", "Remedy: choose dsgd, trimmed, monna, jungle-rb or jungle-mda"]),
-        ("recipe.broadcast", 3, ["recipe.broadcast = '3'", "Remedy: choose plain, signed-echo or reliable"]),
+        ("recipe.name", 3, ["recipe.name = '3'", "Remedy: choose one of dsgd, trimmed, monna, jungle-rb"]),
+        ("recipe.broadcast", 3, ["recipe.broadcast = '3'", "Remedy: choose one of plain, signed-echo, reliable"]),
         ("recipe.name", "jungle-mda", ["minimum-diameter over plain needs n ≥ 6f+1: n=5", "f=1 needs n ≥ 7"]),
+        ("recipe.placement", "server", ["recipe.placement = 'server'", "Remedy: choose worker or update"]),
+        ("recipe.placement", "update", ["trimmed agrees on no direction", "exchanges gradients"]),
+        ("recipe.gather", "all", ["who waits for 5 of 5 members waits for ever if f of them are silent"]),
+        ("recipe.redundancy", 0, ["who waits for 5 of 5 members waits for ever"]),
+        ("training.clip", 0, ["training.clip = '0'", "Remedy: choose the largest norm"]),
         ("recipe.sub_rounds", 65, ["recipe.sub_rounds = '65'", "Remedy: choose from 1 to 64"]),
         ("members", [], ["members = '[]'", "Remedy: list from 1 to 1024 members"]),
         ("members.3.name", "n1", ["2 members share the name n1", "Remedy: list", "each with its own name"]),
@@ -219,10 +238,10 @@ def test_a_mistake_is_refused_with_key_value_reason_and_remedy(tmp_path, path, v
     assert len(message) < 1000
 
 
-@pytest.mark.parametrize(("key", "known"), [("name", RECIPES), ("broadcast", BROADCASTS), ("rule", RULES)])
+@pytest.mark.parametrize(("key", "known"), [("name", RECIPES), ("broadcast", BROADCASTS)])
 def test_a_choice_says_all_that_can_be_chosen(key, known):
-    described = Choice.model_fields[key].description.removeprefix("choose ")
-    assert described.replace(" or ", ", ").split(", ") == list(known)
+    described = Choice.model_fields[key].description.removeprefix("choose one of ")
+    assert described.split(", ") == list(known)
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -9,6 +9,8 @@ from p2pnode.node import (
     Connected,
     Descend,
     Descended,
+    Differentiate,
+    Differentiated,
     Finish,
     Jump,
     Mixed,
@@ -151,6 +153,34 @@ def test_after_a_last_exchange_of_gradients_the_model_that_was_descended_to_is_a
     assert out == [Adopt(0, digest("model")), Release(Slot(0), Slot(0)), Train(1)]
 
 
+def test_after_an_exchange_of_parameters_the_gradient_is_taken_at_its_outcome():
+    exchanges = [Exchange(what, "signed-echo", "median", (1,)) for what in ("parameters", "gradient")]
+    walker = Node(party(), Recipe("test", tuple(exchanges)), 2)
+    assert walker.handle(Started()) == [Train(0)]
+    walker.handle(Trained(0, digest(0, 0, 0)))
+    assert mix_of(tell(walker, at(0, 1), at(0, 2))).into is None, "the outcome is not proposed as it is"
+    middle = digest("middle")
+    assert walker.handle(Mixed(Slot(0), middle)) == [Differentiate(Slot(0), middle, into=Slot(0, 1))]
+    gradient = signed(0, digest("gradient"), Slot(0, 1))
+    out = walker.handle(Differentiated(Slot(0), gradient.header.digest))
+    assert out == [Release(Slot(0), Slot(0)), Stream(gradient.header), Broadcast(Proposal(gradient))]
+    assert walker.handle(Differentiated(Slot(0), gradient.header.digest)) == []
+    tell(walker, *(signed(member, digest(member), Slot(0, 1)) for member in (1, 2)))
+    direction = digest("direction")
+    assert walker.handle(Mixed(Slot(0, 1), direction)) == [Descend(Slot(0, 1), direction, into=None)]
+    assert Adopt(0, digest("model")) in walker.handle(Descended(Slot(0, 1), digest("model")))
+
+
+@pytest.mark.parametrize(("absent", "needed"), [(0, 3), (1, 2), (2, 1), (None, 2)])
+def test_as_many_are_waited_for_as_the_exchange_says(absent, needed):
+    walker = Node(party(), Recipe("test", (Exchange("model", "signed-echo", "median", (1,), absent),)), 2)
+    walker.handle(Started())
+    walker.handle(Trained(0, digest(0, 0, 0)))
+    for heard, member in enumerate((1, 2, 3), start=1):
+        mixes = [effect for effect in tell(walker, at(0, member)) if isinstance(effect, Mix)]
+        assert len(mixes) == (heard == needed)
+
+
 def test_a_descent_is_taken_up_once():
     walker = node(steps=2, rounds=(1, 1), gradients=1)
     assert walker.handle(Descended(Slot(0), digest("model"))) == []
@@ -177,7 +207,7 @@ def test_a_mixture_is_asked_for_with_the_slot_that_it_will_be_proposed_in(gradie
         mix = mix_of(tell(walker, *(signed(member, digest(member, slot), slot) for member in (1, 2))))
         assert (mix.gathered.slot, mix.into) == (slot, wanted)
         walker.handle(Mixed(slot, digest("mixed", slot)))
-        if walker.descending:
+        if walker.working:
             walker.handle(Descended(slot, digest("model", slot)))
     assert walker.position == Slot(1)
 
@@ -395,7 +425,7 @@ def test_what_was_asked_for_before_a_jump_is_no_use_after_it():
             assert behind.handle(Mixed(Slot(0), digest("direction"))) == [Descend(Slot(0), digest("direction"), None)]
         assert Train(10) in leave_behind(behind)
         assert [behind.handle(event) for event in stale] == [[], [], []]
-        assert (behind.position, behind.training, behind.descending) == (Slot(10), True, False)
+        assert (behind.position, behind.training, behind.working) == (Slot(10), True, False)
         behind.handle(Trained(10, digest(0, 10, 0)))
         assert mix_of(tell(behind, at(10, 2), at(10, 3))).gathered.slot == Slot(10)
         assert behind.handle(Mixed(Slot(0), digest("late"))) == []

@@ -101,6 +101,19 @@ def test_the_contraction_is_the_worst_that_an_adversary_of_schedule_and_values_c
     assert min(1, committee.trimmed_mean_contraction(consistent=True)) == Fraction(consistent)
 
 
+@pytest.mark.parametrize(("f", "n", "r"), [(1, 6, 1), (1, 7, 2), (1, 8, 2), (1, 9, 3), (2, 9, 2), (0, 5, 1), (0, 6, 2)])
+def test_the_contraction_where_r_are_not_waited_for_is_the_worst_there_is(f, n, r):
+    assert worst_spread_where_r_are_absent(n, f, r) == Committee(n, f).trimmed_mean_contraction(
+        consistent=True, absent=r
+    )
+
+
+def test_of_other_quorums_nothing_is_known_where_liars_equivocate():
+    assert Committee(9, 1).trimmed_mean_contraction(consistent=False, absent=2) is None
+    assert Committee(9, 1).trimmed_mean_contraction(consistent=True, absent=7) is None
+    assert Committee(9, 1).trimmed_mean_contraction(consistent=True, absent=0) == 0, "all mix the same"
+
+
 def test_nothing_is_averaged_up_to_3f():
     assert Committee(3, 1).trimmed_mean_contraction(consistent=True) is None
     assert Committee(4, 1).trimmed_mean_contraction(consistent=True) == 1
@@ -249,6 +262,21 @@ def worst_spread_where_n_minus_f_are_shared(n, f):
             values = [*[1] * ones, *[0] * (n - f - ones), *told]
             means = {missing: trimmed_mean(f, [values[i] for i in range(n) if i not in missing]) for missing in absent}
             worst = max(worst, *(means[one] - means[other] for one, other in pairs))
+    return worst
+
+
+def worst_spread_where_r_are_absent(n, f, r):
+    """The same, where each member holds any n−r values or more, the same of each member."""
+    worst = Fraction(0)
+    for ones in range(1, n - f):
+        for told in combinations_with_replacement((-inf, 0, 1, inf), f):
+            values = [*[1] * ones, *[0] * (n - f - ones), *told]
+            means = [
+                trimmed_mean(f, [values[i] for i in range(n) if i not in missing])
+                for size in range(r + 1)
+                for missing in combinations(range(n), size)
+            ]
+            worst = max(worst, max(means) - min(means))
     return worst
 
 

@@ -60,6 +60,21 @@ def test_validity_it_outputs_once_on_n_minus_f_values_ones_own_among_them():
     assert gathering.done
 
 
+@pytest.mark.parametrize("quorum", [2, 3, 4])
+def test_as_many_values_are_waited_for_as_are_asked_for(quorum):
+    gathering = Gather(party(), Slot(0), Plain, quorum)
+    gathering.start(D[0])
+    out = [tell(gathering, member) for member in (1, 2, 3)]
+    assert [bool(effects) for effects in out] == [heard == quorum for heard in (2, 3, 4)]
+
+
+def test_a_report_of_fewer_values_than_are_waited_for_is_refused():
+    gathering = Gather(party(), Slot(0), Reliable, 4)
+    gathering.start(D[0])
+    assert gathering.handle(1, Report(Slot(0), (0, 1, 2))) == [Accuse(1, Fault.MALFORMED)]
+    assert gathering.handle(2, Report(Slot(0), (0, 1, 2, 3))) == []
+
+
 def test_values_that_came_before_the_start_count():
     gathering = gather()
     assert tell(gathering, 1) == tell(gathering, 2) == tell(gathering, 3) == []

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode import recipe
-from p2pnode.aggregation import rules
 from p2pnode.byzantine import ATTACKS
 from p2pnode.errors import ConfigError
 from p2pnode.experiment.grid import TRIALS_MAX, canonical, key_of, read
-from p2pnode.learning import catalogue
 from tests.trials import RULES, experiment
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "experiments"
@@ -21,9 +18,6 @@ def every_name(monkeypatch):
     """Names that examples use, whether or not they are there yet."""
     for name in ("ipm", "label-flip"):
         monkeypatch.setitem(ATTACKS, name, ATTACKS.get(name, name))
-    monkeypatch.setitem(catalogue.TASKS, "mnist-mlp", replace(catalogue.TASKS["mnist"], name="mnist-mlp"))
-    monkeypatch.setitem(recipe.RECIPES, "distributed-momentum", recipe.RECIPES["dsgd"])
-    monkeypatch.setitem(rules.BY_ANY_NAME, "krum", replace(rules.RULES["mean"], name="krum"))
 
 
 def refusal(tmp_path, text):
@@ -92,17 +86,17 @@ def test_further_cells_are_the_base_with_their_settings_for_every_seed(tmp_path)
 
 
 def test_options_vary_as_all_other_keys_and_default_leaves_a_key_out(tmp_path):
-    lists = 'options.placement = ["worker", "default"]\nlr = ["default", 0.5]'
-    text = f'name = "x"\n[base]\noptions.gather = "all"\n[grid]\n{lists}'
+    lists = 'options.local_steps = [2, "default"]\nlr = ["default", 0.5]'
+    text = f'name = "x"\n[base]\nrecipe = "ce"\noptions.gather = "all"\n[grid]\n{lists}'
     found = experiment(tmp_path, text)
     assert [(trial.options, trial.lr) for trial in found.trials] == [
-        ({"gather": "all", "placement": "worker"}, None),
-        ({"gather": "all", "placement": "worker"}, 0.5),
+        ({"gather": "all", "local_steps": 2}, None),
+        ({"gather": "all", "local_steps": 2}, 0.5),
         ({"gather": "all"}, None),
         ({"gather": "all"}, 0.5),
     ]
-    assert (found.rows, found.columns) == ("options.placement", "lr")
-    assert found.cells[0].label == "placement worker, lr default"
+    assert (found.rows, found.columns) == ("options.local_steps", "lr")
+    assert found.cells[0].label == "local_steps 2, lr default"
 
 
 def test_what_is_not_chosen_is_the_tasks_or_follows_from_the_rest(tmp_path):
@@ -111,7 +105,9 @@ def test_what_is_not_chosen_is_the_tasks_or_follows_from_the_rest(tmp_path):
     ).trials
     assert (trial.steps, trial.evaluate_every, trial.f, trial.lr) == (200, 10, 1, None)
     assert (trial.attack, trial.rule) == (("alie", "equivocate"), "nearest-neighbour")
-    (baseline,) = experiment(tmp_path, 'name = "x"\n[base]\nbyzantine = 1\nattack = "alie"\nrecipe = "dsgd"').trials
+    (baseline,) = experiment(
+        tmp_path, 'name = "x"\n[base]\nbyzantine = 1\nattack = "alie"\nrecipe = "dsgd"\nbeyond_the_bound = true'
+    ).trials
     assert baseline.f == 0
 
 
@@ -173,7 +169,11 @@ def test_axes_are_the_files_or_the_first_keys_that_vary(tmp_path, plot, axes):
         ('name = "x"\n[base]\nschedule = "never"', ["schedule = 'never'", "random"]),
         ('name = "x"\n[base]\nbyzantine = 7\nattack = "alie"', ["byzantine = 7", "choose fewer"]),
         ('name = "x"\n[base]\nf = 7', ["f = 7", "choose fewer"]),
-        ('name = "x"\n[base]\noptions.gather = [1]', ["options.gather"]),
+        ('name = "x"\n[base]\noptions.gather = "some"', ["options.gather = 'some'", "quorum or all"]),
+        ('name = "x"\n[base]\noptions.gathr = "all"', ["options.gathr = 'all'", "mend its spelling"]),
+        ('name = "x"\n[base]\noptions.placement = "update"', ["placement = 'update'", "distributed-momentum"]),
+        ('name = "x"\n[base]\nf = 2', ["n ≥ 4f+1", "n ≥ 9", "beyond_the_bound = true"]),
+        ('name = "x"\n[base]\nf = 0\nbyzantine = 1\nattack = "alie"', ["byzantine = 1", "beyond_the_bound = true"]),
         ('name = "x"\n[base]\noptions = 1', ["options = '1'", "a table of recipe options"]),
         ('name = "x"\n[reference]\nsame = ["lr"]\n[grid]\nseed = [1]', ["reference.same", "lr is no key of [grid]"]),
         ('name = "x"\n[reference]\nsame = "lr"', ["reference.same = 'lr'", "no list of keys"]),

@@ -1,6 +1,7 @@
 """The trainer: the momentum of the paper, steps that a restart repeats, and no damage from a bad gradient."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -42,9 +43,9 @@ def noisy(digits):
     return dataclasses.replace(digits, name="noisy", factory=Noisy)
 
 
-def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, batch_grows=False):
+def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, **options):
     indices = partition(task.data.train_y, node, NODES, seed, None)
-    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, "cpu", batch_grows)
+    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, "cpu", **options)
 
 
 def advance(trainer, steps):
@@ -522,3 +523,105 @@ def test_the_digits_defaults_learn_under_a_trimmed_mean(digits, seed):
         for trainer in trainers:
             trainer.adopt(mixed)
     assert trainers[0].evaluate().accuracy >= 0.95
+
+
+# Local steps, the place of momentum, clipping
+
+
+def gradient_at(task, vector, rows):
+    module = task.model(0)
+    nn.utils.vector_to_parameters(vector.clone(), module.parameters())
+    loss = functional.cross_entropy(module(task.data.train_x[rows]), task.data.train_y[rows])
+    return torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, list(module.parameters()))])
+
+
+def test_local_steps_follow_one_another_each_with_a_batch_of_its_own_and_leave_the_model(digits):
+    trainer = a_trainer(digits, lr_decay_every=1, local_steps=3)
+    indices = partition(digits.data.train_y, 0, NODES, 3, None)
+    momentum = torch.zeros(4_810)
+    for t in range(3):
+        start = vector = trainer.vector
+        for k in range(3):
+            g = gradient_at(digits, vector, indices[batch(len(indices), 32, 3, 0, 3 * t + k)])
+            momentum = 0.9 * momentum + 0.1 * g
+            vector = vector - 0.5 / (1 + t) * momentum
+        stepped = trainer.step(t)
+        assert torch.allclose(stepped, vector, atol=1e-5)
+        assert torch.equal(trainer.vector, start)
+        trainer.adopt(stepped)
+    assert torch.allclose(trainer.state()["momentum"], momentum, atol=1e-5)
+
+
+def test_a_local_step_that_is_not_finite_leaves_model_and_momentum(digits):
+    trainer = a_trainer(digits, local_steps=3)
+    before, healthy, calls = trainer.state(), trainer._gradient, []
+
+    def gradient(t):
+        calls.append(t)
+        return healthy(t) if len(calls) < 3 else torch.full((4_810,), math.inf)
+
+    trainer._gradient = gradient
+    with pytest.raises(NonFinite):
+        trainer.step(0)
+    trainer.adopt(trainer.vector)
+    assert same_state(trainer, before)
+    assert calls == [0, 1, 2]
+
+
+def test_momentum_at_the_update_follows_the_directions_agreed_on(digits):
+    trainer = a_trainer(digits, placement="update", momentum=0.9)
+    momentum, random = torch.zeros(4_810), torch.Generator().manual_seed(1)
+    for t in range(4):
+        plain = a_trainer(digits, momentum=0.0)
+        plain.adopt(trainer.vector)
+        assert torch.equal(trainer.direction(t), plain.direction(t)), "what is exchanged is the gradient"
+        agreed = torch.randn(4_810, generator=random)
+        momentum = torch.lerp(momentum, agreed, 0.1)
+        expected = trainer.vector - 0.5 * momentum
+        assert torch.equal(trainer.descend(t, agreed), trainer.descend(t, agreed)), "asked for again, it is the same"
+        assert torch.allclose(trainer.descend(t, agreed), expected, atol=1e-6)
+        trainer.adopt(trainer.descend(t, agreed))
+        assert torch.allclose(trainer.state()["momentum"], momentum)
+
+
+def test_momentum_at_the_worker_does_not_follow_the_directions_agreed_on(digits):
+    trainer = a_trainer(digits)
+    own = trainer.direction(0)
+    trainer.adopt(trainer.descend(0, torch.ones(4_810)))
+    assert torch.equal(trainer.state()["momentum"], own)
+
+
+def test_a_gradient_may_be_taken_at_another_model(digits):
+    trainer, elsewhere = a_trainer(digits, momentum=0.0), a_trainer(digits, momentum=0.0)
+    start, point = trainer.vector, a_trainer(digits).step(5)
+    elsewhere.adopt(point)
+    assert torch.equal(trainer.direction(2, at=point), elsewhere.direction(2))
+    assert torch.equal(trainer.vector, start)
+    with pytest.raises(ShapeMismatch):
+        trainer.direction(2, at=point[1:])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.5, 100.0])
+def test_a_gradient_is_clipped_before_it_joins_the_momentum(digits, clip):
+    trainer, free = a_trainer(digits, momentum=0.0, clip=clip), a_trainer(digits, momentum=0.0)
+    clipped, gradient = trainer.direction(0), free.direction(0)
+    norm = float(torch.linalg.vector_norm(gradient))
+    assert float(torch.linalg.vector_norm(clipped)) == pytest.approx(min(norm, clip), rel=1e-5)
+    assert torch.allclose(clipped / clipped.norm(), gradient / gradient.norm(), atol=1e-6)
+
+
+def test_a_gradient_of_nothing_is_not_clipped_to_nan(digits):
+    trainer = a_trainer(digits, momentum=0.0, clip=1.0)
+    trainer.supply(0, torch.zeros(4_810))
+    assert torch.equal(trainer.direction(0), torch.zeros(4_810))
+
+
+def test_a_gradient_that_was_supplied_serves_its_step_once(digits):
+    trainer, own = a_trainer(digits, momentum=0.0), a_trainer(digits, momentum=0.0)
+    given = torch.ones(4_810)
+    trainer.supply(3, given)
+    assert torch.equal(trainer.direction(2), own.direction(2))
+    assert torch.equal(trainer.direction(3), given)
+    assert torch.equal(trainer.direction(3), own.direction(3))
+    with pytest.raises(ShapeMismatch):
+        trainer.supply(0, given[1:])

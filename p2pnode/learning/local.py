@@ -1,0 +1,104 @@
+"""A node's own part of a step, whatever numbers come of it: what is not finite is replaced by what changes nothing.
+
+The driver and the simulator both run it, so that a simulated node computes what a real one does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from p2pnode.aggregation import find, mix
+from p2pnode.errors import NonFinite
+from p2pnode.learning.trainer import Trainer
+from p2pnode.recipe import Recipe
+
+Vector: TypeAlias = NDArray[np.float32]
+Warn: TypeAlias = Callable[[str, int, str], None]
+"""(what was discarded, step, why) is to be told."""
+
+
+class LocalWork:
+    """What a recipe asks of one node between its messages. Vectors are (d,) float32, and new ones.
+
+    Args:
+        trainer: trains.
+        recipe: what is exchanged.
+        f: liars to tolerate.
+        warn: told of what was discarded.
+    """
+
+    def __init__(self, trainer: Trainer, recipe: Recipe, f: int, warn: Warn) -> None:
+        self.trainer = trainer
+        self._recipe = recipe
+        self._f = f
+        self._warn = warn
+
+    def train(self, step: int) -> Vector:
+        """What the step's first exchange is about."""
+        match self._recipe.exchanges[0].what:
+            case "parameters":
+                return _array(self.trainer.vector)
+            case "gradient":
+                return self._direction(step, None)
+            case "model":
+                return self._moved(step, lambda: self.trainer.step(step))
+
+    def differentiate(self, step: int, model: Vector) -> Vector:
+        """The gradient at a model that was agreed on."""
+        return self._direction(step, torch.from_numpy(model))
+
+    def descend(self, step: int, direction: Vector) -> Vector:
+        """The model along a direction that was agreed on."""
+        return self._moved(step, lambda: self.trainer.descend(step, torch.from_numpy(direction)))
+
+    def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
+        """The mixture of what was gathered for an exchange of the step, and the rows it is made of; see `mixture`."""
+        rule, what = self._recipe.exchanges[exchange].rule, self._recipe.exchanges[exchange].what
+        centre = self.trainer.vector if what == "model" and find(rule).wants_centre else None
+        return mixture(rule, rows, self._f, own, centre, lambda why: self._warn("mixture", step, why))
+
+    def _direction(self, step: int, at: Tensor | None) -> Vector:
+        try:
+            return _array(self.trainer.direction(step, at))
+        except NonFinite as error:
+            self._warn("update", step, str(error))
+            return _array(self.trainer.vector.zero_())
+
+    def _moved(self, step: int, move: Callable[[], Tensor]) -> Vector:
+        try:
+            return _array(move())
+        except NonFinite as error:
+            self._warn("update", step, str(error))
+            return _array(self.trainer.vector)
+
+
+def mixture(
+    rule: str, rows: Sequence[Vector], f: int, own: int | None, centre: Tensor | None, warn: Callable[[str], None]
+) -> tuple[Vector, tuple[int, ...]]:
+    """The mixture of gathered vectors by a rule, and the rows it is made of; where it is not finite, one's own vector.
+
+    Args:
+        rule: a rule's name.
+        rows: the vectors, (d,) float32 each.
+        f: liars to tolerate.
+        own: which of them is one's own. None where one proposed another before a crash and lost it: then the median is
+            taken, since the rule may lean on one's own.
+        centre: the model at which the round began, for rules that want it.
+        warn: told why one's own is taken.
+    """
+    stacked = torch.from_numpy(np.stack(rows))
+    try:
+        mixed = mix("median" if own is None else rule, stacked, f=f, own=own, centre=centre)
+    except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
+        warn(str(error))
+        return np.array(rows[own or 0]), (own or 0,)
+    return _array(mixed.vector), mixed.kept
+
+
+def _array(vector: Tensor) -> Vector:
+    array: Vector = vector.numpy()
+    return np.ascontiguousarray(array)
