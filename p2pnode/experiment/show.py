@@ -82,7 +82,8 @@ class Watch:
         self._bars.update(self._all, completed=sum(self._steps.values()), description=f"{words}; steps")
         if self._bars.disable and time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
-            self._console.print(words, highlight=False)
+            share = sum(self._steps.values()) / sum(trial.steps for trial in trials)
+            self._console.print(f"{words}, {share:.0%} of all steps", highlight=False)
 
     def _count(self, index: int, step: int) -> None:
         self._steps[index] = step

@@ -88,5 +88,7 @@ def test_elsewhere_a_line_now_and_then(asked, monkeypatch):
     with show.Watch(console, asked, quiet=False) as watch:
         watch.show(asked.trials, Began(0))
         watch.show(asked.trials, Ended(0, learned(asked.trials[0]), None))
-    count = len(asked.trials)
-    assert console.file.getvalue().splitlines() == [f"0 of {count} trials", f"1 of {count} trials"]
+    assert console.file.getvalue().splitlines() == [
+        "0 of 16 trials, 0% of all steps",
+        "1 of 16 trials, 6% of all steps",
+    ]
