@@ -106,7 +106,9 @@ def test_an_experiment_that_is_killed_goes_on_to_the_very_same_table(tmp_path):
     ) as runner:
         assert [runner.stdout.readline() for _ in range(3)] == ["ended\n"] * 3
         runner.send_signal(signal.SIGKILL)
-        assert runner.stdout.read() == "", "the end of the file: the workers hold it open, too"
+        assert runner.communicate(timeout=60)[0] == "", (
+            "the file ends once the workers, who hold it open too, have ended"
+        )
     results = tmp_path / "cut" / "results.jsonl"
     results.write_bytes(results.read_bytes()[:-1])
     again = []
