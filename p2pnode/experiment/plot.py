@@ -21,8 +21,8 @@ _UNKNOWN = "#dddddd"
 _GAP_LEAST = 10.0
 """Points that the darkest colour of a gap stands for, at least: small gaps look small."""
 
-_LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's, told apart by the colour-blind too; without the yellow, too bright for a line."""
+_LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
+"""Okabe and Ito's, told apart by the colour-blind too; wine for their yellow, too bright for a line, and their black."""
 
 
 Colour = str | tuple[float, float, float, float]
@@ -210,8 +210,8 @@ def _legend(figure: Figure, experiment: Experiment, colours: Mapping[str, Colour
     handles = [Line2D([], [], color=colour, label=line or experiment.name) for line, colour in colours.items()]
     handles += [Line2D([], [], color="#999999", label="reference")] if reference else []
     handles += [
-        Line2D([], [], color="black", linewidth=1.3, label="mean of the honest"),
-        Line2D([], [], color="black", linewidth=0.9, linestyle="--", label="worst of the honest"),
+        Line2D([], [], color="#333333", linewidth=1.3, label="mean of the honest"),
+        Line2D([], [], color="#333333", linewidth=0.9, linestyle="--", label="worst of the honest"),
     ]
     figure.legend(
         handles=handles, loc="outside right upper", fontsize=8, frameon=False, title=shown(experiment.rows or "")
