@@ -194,6 +194,12 @@ def simulate(
     train: Annotated[bool, typer.Option("--train", help="Train real models instead of small vectors.")] = False,
     task: Task = "digits",
     data_dir: DataDir = None,
+    alpha: Alpha = None,
+    local_batch: LocalBatch = None,
+    momentum: Momentum = None,
+    lr: Lr = None,
+    lr_decay_every: LrDecayEvery = None,
+    device: Annotated[str, typer.Option(help="Train on cpu, cuda, cuda:INDEX or auto.")] = "cpu",
     real_signatures: Annotated[bool, typer.Option("--real-signatures", help="Ed25519, not ideal ones.")] = False,
     beyond_the_bound: Annotated[bool, typer.Option("--beyond-the-bound", help="Run what no theorem covers.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the end of the first run as a diagram.")] = False,
@@ -213,10 +219,20 @@ def simulate(
       p2pnode simulate --recipe reliable --byzantine 2 --f 1 --beyond-the-bound
 
       p2pnode simulate --recipe signed-echo --attack twins --seeds 1 --show
+
+      p2pnode simulate --train --recipe monna --nodes 6 --attack alie --schedule random --seeds 1 --steps 200
     """
+    from p2pnode.simulation.scenario import schooling
     from p2pnode.simulation.sweep import ALL, ATTACKS_IN_TURN, Sweep
 
     attacks = ATTACKS_IN_TURN if attack == ALL else (tuple(name.strip() for name in attack.split(",")),)
+    chosen = {"alpha": alpha, "local_batch": local_batch, "momentum": momentum, "lr": lr}
+    chosen |= {"lr_decay_every": lr_decay_every}
+    needless = [name.replace("_", "-") for name, value in chosen.items() if value is not None]
+    if needless and not train:
+        raise ConfigError(
+            f"{needless[0]}: nothing is trained that it could change. Remedy: add --train, or leave it out"
+        )
     if train:
         _data_dir(task, data_dir)
     sweep = Sweep(
@@ -230,8 +246,9 @@ def simulate(
         broadcast,
         rule,
         sub_rounds,
-        task if train else None,
+        schooling(task, recipe, steps, **chosen) if train else None,
         data_dir,
+        device,
         real_signatures,
         beyond_the_bound,
     )
@@ -242,8 +259,10 @@ def _simulate(sweep: "Sweep", seeds: range, *, show: bool, as_json: bool) -> Non
     from p2pnode.simulation.sweep import draw, run_all, summary
 
     began = time.monotonic()
-    with table.Bar(_people, len(seeds), quiet=as_json) as bar:
-        tally = run_all(sweep, seeds, lambda so_far: bar.show(so_far.runs, len(so_far.broken)))
+    unit, each = ("runs", 1) if sweep.train is None else ("steps", sweep.steps)
+    with table.Bar(_people, len(seeds) * each, quiet=as_json, unit=unit) as bar:
+        stepped = None if sweep.train is None else bar.advance
+        tally = run_all(sweep, seeds, lambda so_far: bar.show(so_far.runs * each, len(so_far.broken)), stepped)
     told = summary(sweep, tally, began)
     if as_json:
         print(json.dumps(told, indent=2))

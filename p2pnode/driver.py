@@ -27,8 +27,8 @@ from p2pnode.errors import ConfigError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.local import LocalWork
-from p2pnode.learning.task import build
+from p2pnode.learning.local import LocalWork, Mixer
+from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
@@ -86,6 +86,9 @@ class Conversation(Protocol):
 Tamper: TypeAlias = Callable[[Node, Vectors, Genesis], Conversation]
 """Makes a Byzantine peer of an honest node."""
 
+Prepare: TypeAlias = Callable[[Task], Task]
+"""Makes another task of the one that the genesis names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -121,13 +124,14 @@ class Driver:
         home: the node's files.
         log: takes what happens.
         tamper: makes a Byzantine peer of the honest node; None leaves it honest.
+        prepare: what to train on in place of the task of the genesis; None leaves it that task.
 
     Raises:
         ConfigError: if anything in the home is wrong or missing.
         JournalCorrupt: if the record of what was signed is damaged.
     """
 
-    def __init__(self, home: Home, log: Log, tamper: Tamper | None = None) -> None:
+    def __init__(self, home: Home, log: Log, tamper: Tamper | None = None, prepare: Prepare | None = None) -> None:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
@@ -137,8 +141,8 @@ class Driver:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
-        self._trainer = self._make_trainer()
-        self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded)
+        self._trainer = self._make_trainer(prepare)
+        self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, Mixer())
         self._model_step = 0
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
@@ -540,12 +544,12 @@ class Driver:
         self._signer.close()
         self._log.info("node stops", step=self.node.position.step)
 
-    def _make_trainer(self) -> Trainer:
+    def _make_trainer(self, prepare: Prepare | None) -> Trainer:
         genesis, training = self.genesis, self.genesis.training
         task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
         indices = task.part(self.me, len(genesis.members), genesis.seed, training.alpha)
         return Trainer(
-            task,
+            prepare(task) if prepare is not None else task,
             indices,
             genesis.seed,
             self.me,

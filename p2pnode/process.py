@@ -3,11 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import uvloop
 
 from p2pnode.config import NodeConfig
-from p2pnode.driver import Driver, Tamper
+from p2pnode.driver import Driver, Prepare, Tamper
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.observe.log import Console, Log, open_log
@@ -31,7 +32,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
     with home.occupied():
         log = open_log(home.log, name, console)
         try:
-            driver = Driver(home, log, _tamper(home, attacks, liars, log))
+            driver = Driver(home, log, *_lies(home, attacks, liars, log))
         except ConfigError as error:
             log.error("refused", reason=str(error))  # noqa: TRY400  told to the user without a traceback
             raise
@@ -56,10 +57,12 @@ async def _run(driver: Driver, log: Log) -> int:
     return EXIT_GOOD
 
 
-def _tamper(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) -> Tamper | None:
+def _lies(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) -> tuple[Tamper | None, Prepare | None]:
+    """What makes a liar of the node, and of what it trains on."""
     if not attacks:
-        return None
+        return None, None
     from p2pnode.byzantine.behaviour import liar
+    from p2pnode.byzantine.labels import poisoned
 
     log.warning("this node is Byzantine", attacks=",".join(attacks))
-    return liar(home, attacks, liars)
+    return liar(home, attacks, liars), partial(poisoned, attacks=attacks)

@@ -19,6 +19,8 @@ ALLOWED = {
         "p2pnode/aggregation/",
         "p2pnode/learning/",
         "p2pnode/byzantine/vectors.py",
+        "p2pnode/byzantine/search.py",
+        "p2pnode/byzantine/schemes.py",
         "p2pnode/byzantine/behaviour.py",
         "p2pnode/driver.py",
         "p2pnode/simulation/",

@@ -9,7 +9,7 @@ from p2pnode.aggregation.coordinate import median
 from p2pnode.aggregation.points import Array, Mixed, Points
 from p2pnode.aggregation.pre import shortening
 
-STEPS_MAX = 10_000
+STEPS_MAX = 2_000
 """Most steps of Weiszfeld's algorithm. It falls as fast as a geometric series, but for medians so near to one of the
 points that which of them is taken makes no difference to learning."""
 
@@ -33,16 +33,18 @@ def geometric_median(points: Points) -> Mixed:
     Source: Weiszfeld; the step from a point, Vardi and Zhang, The multivariate L1-median, PNAS 97, 2000; in learning
         RFA, arXiv 1912.13445.
     """
-    points = _drawn_in(points)
+    for _ in range(len(points)):  # once, but where a square overflowed
+        distances = np.sqrt(points.squared)
+        best = int(np.argmin(distances.sum(axis=1)))
+        reach = REACH * float(np.median(distances[best]))
+        if reach == 0 or distances[best].max() <= 2 * reach:
+            break
+        points = _drawn_in(points, best, reach)
     return points.mean(_weiszfeld(points.squared))
 
 
-def _drawn_in(points: Points) -> Points:
-    distances = np.sqrt(points.squared)
-    best = int(np.argmin(distances.sum(axis=1)))
-    reach = REACH * float(np.median(distances[best]))
-    if distances[best].max() <= reach or reach == 0:
-        return points
+def _drawn_in(points: Points, best: int, reach: float) -> Points:
+    """The points, those farther than that from one of them drawn in to it so far."""
     part = shortening(points.squared[best], reach)
     weights = np.diag(part)
     weights[:, best] += 1 - part
@@ -62,9 +64,10 @@ def _weiszfeld(squared: Array) -> Array:
     # All others pull at the point; it holds against them by the number of those that are there.
     toward = _normal(pull) if away.any() else weights
     force = float(pull.sum()) * _distance(toward - weights, squared)
-    if force <= np.count_nonzero(~away):
+    there = np.count_nonzero(~away)
+    if force <= there * (1 + TOLERANCE):
         return weights
-    weights = weights + (1 - np.count_nonzero(~away) / force) * (toward - weights)
+    weights = weights + (1 - there / force) * (toward - weights)
     for _ in range(STEPS_MAX):
         # ‖Σ wⱼ·xⱼ − xᵢ‖² = (Dw)ᵢ − ½ wᵀDw
         reach = squared @ weights

@@ -1,20 +1,27 @@
-"""Rules that look at each coordinate alone: mean, median, trimmed mean.
+"""Rules that look at each coordinate alone: mean, median, trimmed mean, and means around these.
+
+Most vectors are mixed by compiled code, which `dispatch` chooses. What stands here serves the rest, in torch, and is
+the reference: code for the CPU returns the same bits, except that it tells −0 from +0.
 
 Sorting n values in each of d coordinates is done for all coordinates at once, by a sorting network: a fixed list of
 comparators, each a minimum and a maximum of two whole rows, pruned to what the wanted ranks need. Blocks of coordinates
 pass through it one at a time, small enough to stay in cache.
 
-Means are running means, m ← m + (x − m)/k. So they never leave the range of what they average, not even by rounding;
-they keep equal values exactly; and they overflow only if two values differ by more than the largest finite number.
+Means are sums in float64, divided. Up to 2²⁹ equal float32 values add up exactly there, and rounding is monotone: so a
+mean never leaves the range of what it averages, equal values stay exactly, and nothing overflows. Sorted values are
+added in order of rank, so that no order of the vectors leaves its trace. Of float64 vectors running means are taken,
+m ← m + (x − m)/k: they keep the same promises, but overflow if two values differ by more than the largest number.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import NamedTuple
+from functools import reduce
 
 import torch
 from torch import Tensor
+
+from p2pnode.aggregation.dispatch import kernels, serves_cpu
+from p2pnode.aggregation.network import Comparator, comparators
 
 BLOCK_PER_THREAD = 65_536
 """Coordinates that one CPU thread takes at a time. Measured at n = 6, 10, 26 on two threads: below, the cost of calling
@@ -22,15 +29,6 @@ torch shows; above, the rows fall out of the cache."""
 
 BLOCK_ON_ACCELERATOR = 4_194_304
 """Coordinates taken at a time elsewhere: bounds the scratch memory, and keeps kernels far longer than their launch."""
-
-
-class Comparator(NamedTuple):
-    """Puts the lesser of two wires on `low` and the greater on `high`, where they are wanted."""
-
-    low: int
-    high: int
-    wants_low: bool
-    wants_high: bool
 
 
 def mean(vectors: Tensor) -> Tensor:
@@ -47,9 +45,13 @@ def mean(vectors: Tensor) -> Tensor:
 
 def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
     """Mean of one or more (d,) rows, without bringing them together in memory; order matters to rounding only."""
+    if serves_cpu(rows):
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        return cpu.mean_of_rows(rows)
     out = torch.empty_like(rows[0], dtype=_wide(rows[0].dtype), memory_format=torch.contiguous_format)
     for block in blocks(rows[0]):
-        _running_mean([row[block] for row in rows], out[block])
+        _average([row[block] for row in rows], out[block])
     return out.to(rows[0].dtype)
 
 
@@ -95,10 +97,10 @@ def mean_around_median(vectors: Tensor, keep: int) -> Tensor:
 
     Source: MeaMed, arXiv 1802.10116, with keep = n − f; second phase of Bulyan, arXiv 1802.07927.
     """
-    ordered = vectors.to(_wide(vectors.dtype)).sort(dim=0).values
+    if compiled := kernels(vectors):
+        return compiled.mean_around_median(vectors, keep)
     n = len(vectors)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    return _mean_around(ordered, middle, keep).to(vectors.dtype)
+    return _mean_around_ranks(vectors, (n - 1) // 2, n // 2 + 1, keep)
 
 
 def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
@@ -113,20 +115,10 @@ def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
 
     Source: Phocas, arXiv 1805.09682.
     """
-    ordered = vectors.to(_wide(vectors.dtype)).sort(dim=0).values
+    if compiled := kernels(vectors):
+        return compiled.mean_around_trimmed_mean(vectors, f)
     n = len(vectors)
-    return _mean_around(ordered, ordered[f : n - f].mean(dim=0), n - f).to(vectors.dtype)
-
-
-def _mean_around(ordered: Tensor, centre: Tensor, keep: int) -> Tensor:
-    """Per coordinate the mean of the `keep` sorted values nearest to the centre: those of a window."""
-    first = torch.zeros_like(centre, dtype=torch.int64)
-    for start in range(len(ordered) - keep):
-        # The window moves up while its lowest is farther away than the one above it.
-        moves = (first == start) & (centre - ordered[start] > ordered[start + keep] - centre)
-        first += moves.to(torch.int64)
-    rows = first + torch.arange(keep, device=first.device)[:, None]
-    return ordered.gather(0, rows).mean(dim=0)
+    return _mean_around_ranks(vectors, f, n - f, n - f)
 
 
 def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
@@ -140,10 +132,15 @@ def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
         (d,), same dtype and device.
     """
     total = math.fsum(weights)
+    used = [(row, weight / total) for row, weight in zip(vectors, weights, strict=True) if weight > 0]
+    rows, shares = zip(*used, strict=True)
+    if serves_cpu(rows):
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        return cpu.mix_rows(rows, [shares])[0]
     out = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
-    for row, weight in zip(vectors, weights, strict=True):
-        if weight > 0:
-            out.add_(row.double(), alpha=weight / total)
+    for row, share in used:
+        out.add_(row.double(), alpha=share)
     return out.to(vectors.dtype)
 
 
@@ -159,8 +156,10 @@ def _block_length(like: Tensor) -> int:
 
 def _mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1."""
+    if compiled := kernels(vectors):
+        return compiled.mean_of_ranks(vectors, first, stop)
     n, d = vectors.shape
-    plan = _comparators(n, first, stop)
+    plan = comparators(n, first, stop, ordered=True)
     out = vectors.new_empty(d, dtype=_wide(vectors.dtype))
     scratch = out.new_empty(n + 1, min(d, _block_length(vectors)))
     for block in blocks(vectors):
@@ -168,8 +167,29 @@ def _mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
         for wire, row in zip(wires, vectors[:, block], strict=True):
             wire.copy_(row)
         _run(plan, wires, spare)
-        _running_mean(wires[first:stop], out[block])
+        _average(wires[first:stop], out[block])
     return out.to(vectors.dtype)
+
+
+def _mean_around_ranks(vectors: Tensor, first: int, stop: int, keep: int) -> Tensor:
+    """Per coordinate the mean of the `keep` values nearest to the mean of the sorted values first, …, stop − 1."""
+    out = torch.empty_like(vectors[0], memory_format=torch.contiguous_format)
+    for block in blocks(vectors):
+        ordered = vectors[:, block].double().sort(dim=0).values
+        centre = reduce(torch.add, ordered[first:stop]) / (stop - first)
+        out[block] = reduce(torch.add, _nearest(ordered, centre, keep)) / keep
+    return out
+
+
+def _nearest(ordered: Tensor, centre: Tensor, keep: int) -> list[Tensor]:
+    """Per coordinate the `keep` sorted values nearest to the centre: those of a window, which moves up while nearer."""
+    values, moves = list(ordered), torch.ones_like(centre, dtype=torch.bool)
+    for low in range(len(values) - keep):
+        high = low + keep
+        moves &= centre - values[low] > values[high] - centre
+        # A window that stays hands its value up: in the end its values are the last ones.
+        values[high] = torch.where(moves, values[high], values[low])
+    return values[-keep:]
 
 
 def _run(plan: Sequence[Comparator], wires: list[Tensor], spare: Tensor) -> None:
@@ -186,45 +206,15 @@ def _run(plan: Sequence[Comparator], wires: list[Tensor], spare: Tensor) -> None
             torch.maximum(a, b, out=b)
 
 
-def _running_mean(rows: Sequence[Tensor], out: Tensor) -> None:
+def _average(rows: Sequence[Tensor], out: Tensor) -> None:
+    if out.dtype != torch.float64:
+        out.copy_(reduce(torch.add, [row.double() for row in rows]) / len(rows))
+        return
     # A lerp of weight ≤ 1/2 adds less than the whole difference, so even when rounded it ends between its two ends.
     out.copy_(rows[0])
     for count, row in enumerate(rows[1:], start=2):
-        out.lerp_(row.to(out.dtype), 1 / count)
+        out.lerp_(row, 1 / count)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-@cache
-def _comparators(n: int, first: int, stop: int) -> tuple[Comparator, ...]:
-    """The comparators, in order, that bring the ranks first, …, stop − 1 of n wires to those wires, in any order.
-
-    Found by walking back from the outputs. What is wanted is a sum over ranks, so a comparator whose two wires both
-    end inside the wanted ranks, or both below or both above, changes nothing; and where one wire ends outside,
-    one half of its comparator does.
-    """
-    end: list[str | None] = [*["below"] * first, *["wanted"] * (stop - first), *["above"] * (n - stop)]
-    plan = []
-    for low, high in reversed(_sorting_network(n)):
-        if end[low] is None or end[low] != end[high]:
-            plan.append(Comparator(low, high, end[low] in (None, "wanted"), end[high] in (None, "wanted")))
-            end[low] = end[high] = None  # another comparator reads these wires now
-    return tuple(reversed(plan))
-
-
-def _sorting_network(n: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort for any n; Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M."""
-    pairs = []
-    top = 1 << max(0, (n - 1).bit_length() - 1)
-    p = top
-    while p > 0:
-        q, r, distance = top, 0, p
-        while True:
-            pairs += [(i, i + distance) for i in range(n - distance) if i & p == r]
-            if q == p:
-                break
-            q, r, distance = q // 2, p, q - p
-        p //= 2
-    return pairs

@@ -1,4 +1,4 @@
-"""Distances between whole vectors, and the rule that looks at those from one's own: nearest-neighbour averaging."""
+"""Distances between whole vectors, and mixtures of them."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from p2pnode.aggregation.coordinate import blocks, mean_of_rows
-from p2pnode.errors import ConfigError
+from p2pnode.aggregation.coordinate import blocks
+from p2pnode.aggregation.dispatch import serves_cpu
 
 PIECES = 4
 """Pieces of each block. Differences are float64, beside the numbers they come from, so they need smaller blocks than
@@ -20,38 +20,16 @@ PAIR_PIECES = 2
 shows. Measured at q = 10, 32 on two threads."""
 
 
-def nearest_neighbour(vectors: Tensor, f: int, own: Tensor) -> Tensor:
-    """Mean of the q − f vectors nearest to one's own: no farther from it than the farthest honest vector.
-
-    One's own is among the averaged. Vectors at one distance are taken by row index; which of several equal to one's
-    own comes first makes no difference to the mean.
-
-    Args:
-        vectors: (q, d), q ≥ f+1, floating, finite; one's own among them. For MoNNA q = n − f.
-        f: vectors left out, ≥ 0.
-        own: (d,), same dtype and device.
-
-    Returns:
-        (d,), same dtype and device.
-
-    Raises:
-        ConfigError: if no row equals `own`.
-
-    Source: MoNNA, arXiv 2209.10931, NNA. Its vector that is not finite counts as infinitely far; here it is refused.
-    """
-    distances = squared_distances(vectors, own)
-    nearest = torch.sort(distances, stable=True).indices.tolist()[: len(vectors) - f]
-    if distances[nearest[0]] > 0:
-        raise ConfigError("own row is none of the rows")
-    return mean_of_rows([vectors[row] for row in nearest])
-
-
 def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
     """‖v − own‖² of each row v of (q, d), as (q,) in float64.
 
     Differences are taken first, and in float64: ‖v‖² + ‖own‖² − 2⟨v, own⟩ would lose the distance of two near vectors
     of large norm, as those of late training are. Float32 inputs neither overflow nor underflow.
     """
+    if serves_cpu([own, *vectors.unbind(0)]):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.squared_distances(vectors, own)
     squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
     for block in blocks(vectors):
         for rows, mine in zip(vectors[:, block].chunk(PIECES, 1), own[block].chunk(PIECES), strict=True):
@@ -61,34 +39,63 @@ def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
 
 
 def squared_norms(vectors: Tensor) -> Tensor:
-    """‖v‖² of each row v of (q, d), as (q,) in float64."""
-    return squared_distances(vectors, vectors.new_zeros(vectors.shape[1]))
+    """‖v‖² of each row of (q, d), as (q,) in float64. Float32 inputs neither overflow nor underflow."""
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.squared_norms(vectors)
+    squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
+    for block in blocks(vectors):
+        for rows in vectors[:, block].chunk(PIECES, 1):
+            wide = rows.double()
+            squared += torch.linalg.vecdot(wide, wide)
+    return squared
+
+
+def finite_rows(vectors: Tensor) -> list[bool]:
+    """Whether each row of (n, d) float32, float16 or bfloat16 is free of NaN and infinity; no sum overflows."""
+    finite: list[bool] = squared_norms(vectors).isfinite().tolist()
+    return finite
 
 
 def mix_rows(vectors: Tensor, weights: NDArray[np.float64]) -> Tensor:
-    """Σⱼ weights[i, j]·vⱼ for each i, as (m, d) of the dtype and on the device of the rows.
+    """Σⱼ weights[i, j]·vⱼ for each i, summed in float64.
+
+    Equal vectors stay what they are where the weights sum up to 1.
 
     Args:
         vectors: (q, d), floating, finite.
-        weights: (m, q).
+        weights: (m, q), finite.
+
+    Returns:
+        (m, d), same dtype and device as the vectors; new memory.
     """
-    out = vectors.new_empty(len(weights), vectors.shape[1])
-    wide = torch.from_numpy(weights).to(vectors.device)
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        return cpu.mix_rows(vectors.unbind(0), weights.tolist())
+    shares = torch.from_numpy(weights).to(vectors.device)
+    out = vectors.new_empty(len(shares), vectors.shape[1])
     for block in blocks(vectors):
-        out[:, block] = (wide @ vectors[:, block].double()).to(out.dtype)
+        out[:, block] = (shares @ vectors[:, block].double()).to(out.dtype)
     return out
 
 
 def pairwise_squared_distances(vectors: Tensor) -> Tensor:
     """‖v − w‖² of all pairs of rows of (q, d), as (q, q) in float64 on the CPU: symmetric, 0 on the diagonal.
 
-    As exact as `squared_distances`, for the same reasons. Two pairs of equal rows have equal distances, to the bit,
-    wherever in `vectors` they stand.
+    Differences are taken first, as in `squared_distances`, so near vectors of large norm keep their distance; float32
+    inputs neither overflow nor underflow. The relative error is 1e-5 at most. Two pairs of equal rows have equal
+    distances, to the bit, wherever in `vectors` they stand.
     """
     q = len(vectors)
     squared = torch.zeros(q, q, dtype=torch.float64)
     if q == 1:
         return squared
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu_distance  # loads a compiler
+
+        return cpu_distance.pairwise_squared_distances(vectors)
     total = vectors.new_zeros(q * (q - 1) // 2, dtype=torch.float64)
     for block in blocks(vectors):
         for rows in vectors[:, block].chunk(PAIR_PIECES, 1):

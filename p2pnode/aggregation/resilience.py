@@ -11,6 +11,7 @@ where it is quoted from memory of the paper; the tests hold each against enumera
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import inf, sqrt
 
 RESAM = "recalled from RESAM, arXiv 2205.12173"
@@ -89,6 +90,7 @@ MINIMUM_DIAMETER_LAMBDA = Constant(lambda n, f, _d: 2 * f / (n - f), RESAM)
 SMALLEST_EIGENVALUE_KAPPA = Constant(lambda n, f: 4 * f / (n - f) * (1 + _share(n, f)) ** 2, SMEA)
 
 
+@cache
 def after_mixing(kappa: Constant) -> Constant:
     """κ of a rule after nearest-neighbour mixing: 8f/(n−f)·(κ+1), small if f is, whatever the rule."""
     return Constant(lambda n, f: 8 * f / (n - f) * (kappa(n, f) + 1) if f else 0.0, FIXING)

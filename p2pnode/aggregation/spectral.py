@@ -51,7 +51,7 @@ def covariance_filter(points: Points, f: int) -> Mixed:
     q = len(points)
     weights = np.ones(q)
     least, best = np.inf, weights
-    while f > 0 and weights.sum() > q - 2 * f:
+    while weights.sum() > q - 2 * f:
         rows = np.flatnonzero(weights)
         mass = weights[rows]
         share, root = mass / mass.sum(), np.sqrt(mass / mass.sum())

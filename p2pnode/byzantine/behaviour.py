@@ -6,19 +6,22 @@ kept from some. The same function makes the liars of a testnet and of a simulati
 
 A lie that comes after n−f honest vectors harms nobody. So a lie about vectors is told when the step begins, over a
 forecast of the honest ones: those of the step before, moved as the model moved since. Where there is no forecast it is
-told as soon as enough honest vectors were seen. In no case is time lost on a gradient of one's own.
+told as soon as enough honest vectors were seen. In no case is time lost on a gradient of one's own, but where one's own
+honest vector is what the lie is made of.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 import torch
 
-from p2pnode.byzantine import check_attacks
+from p2pnode.byzantine import ON_THE_PROTOCOL, check_attacks, parse
 from p2pnode.byzantine.forgery import Sign, echo_of, forgeries
-from p2pnode.byzantine.vectors import VECTOR_ATTACKS, reflection
+from p2pnode.byzantine.schemes import Scheme, scheme_of
+from p2pnode.byzantine.vectors import Situation, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
@@ -50,6 +53,12 @@ SEEN_MIN = 2
 
 TOLD = 0.5
 """Chance of a peer to be told, or sent, what is kept from some. Both none and all come up often among few peers."""
+
+HEARD_MAX = 256
+"""Words that who replays remembers, the latest; and headers. A few steps of a small network."""
+
+REPLAYED = 8
+"""Words said again to each peer in each slot."""
 
 
 class FaithlessSigner:
@@ -84,9 +93,12 @@ class Liar:
         node: the honest core.
         vectors: what the node holds.
         sign: signs a statement as this member.
-        attacks: names of `ATTACKS`.
+        attacks: names of `ATTACKS` or of plug-ins, each with its parameter if it has one.
         liars: all members that lie; they collude.
         seed: of the attack's randomness.
+
+    Raises:
+        ConfigError: if an attack is none, or is a plug-in's that cannot be used.
     """
 
     def __init__(
@@ -104,8 +116,10 @@ class Liar:
         self._party = replace(node.party, signer=FaithlessSigner(sign))
         self._me = node.party.me
         self._peers = [peer for peer in node.party.committee.members if peer != self._me]
-        self._attacks = frozenset(attacks)
-        self._vector_attacks = [VECTOR_ATTACKS[name] for name in attacks if name in VECTOR_ATTACKS]
+        asked = [parse(attack) for attack in attacks]
+        self._attacks = frozenset(attack.name for attack in asked)
+        # About vectors, in turn by step; None where the labels are the lie and the vector is not.
+        self._schemes = [scheme_of(attack) for attack in asked if attack.name not in ON_THE_PROTOCOL]
         self._liars = frozenset(liars) | {self._me}
         self._random = Random(f"{seed} {self._me}")
         self._generator = torch.Generator().manual_seed(seed * 1024 + self._me)
@@ -113,27 +127,31 @@ class Liar:
         self._seen: dict[Slot, dict[PeerId, Digest]] = {}
         self._lies: dict[Slot, list[Lie]] = {}
         self._abetted: dict[Slot, set[Header]] = {}
+        self._kept_back: dict[tuple[Slot, PeerId, Digest], Header] = {}
+        self._words: deque[Message] = deque(maxlen=HEARD_MAX)
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What the honest core would do, tampered with."""
         if "silent" in self._attacks:
             spoken = (Send, effects.Broadcast, Stream, Accuse)
             return [effect for effect in self._node.handle(event) if not isinstance(effect, spoken)]
-        return [part for effect in self._respond(event) for part in self._withhold(effect)]
+        out = [*self._drip(event), *(part for effect in self._respond(event) for part in self._withhold(effect))]
+        self._words.extend(effect.message for effect in out if isinstance(effect, effects.Broadcast))
+        return out
 
     def _respond(self, event: Event) -> list[NodeEffect]:
         out: list[NodeEffect] = []
         if isinstance(event, Received) and not isinstance(event.message, Hello):
             self._note(event.message)
+            self._words.append(event.message)
             out += self._abet(event.message)
             if not isinstance(event.message, Report) and event.message.origin == self._me:
                 out += self._answer(event.sender, event.message)
         out += [part for effect in self._node.handle(event) for part in self._tamper(effect)]
         if isinstance(event, Connected):
             out += self._resume(event.peer)
-        if self._vector_attacks:
-            for slot in self._ready():
-                out += self._lie(slot, self._honest(slot)) + self._pretend(slot)
+        for slot in self._ready():
+            out += self._lie(slot, self._honest(slot)) + self._pretend(slot)
         return out
 
     # Keeping things from some.
@@ -141,8 +159,13 @@ class Liar:
     def _withhold(self, effect: NodeEffect) -> list[NodeEffect]:
         """Leave the rest of the effect: the words, or the bytes, that are for peers who shall have them."""
         match effect:
-            case Stream(header, to) if "withhold" in self._attacks and header.origin == self._me:
-                return [Stream(header, peer) for peer in self._some([to] if to is not None else self._peers)]
+            case Stream(header, to) if header.origin == self._me and self._attacks & {"withhold", "slow-drip"}:
+                peers = [to] if to is not None else self._peers
+                peers = self._some(peers) if "withhold" in self._attacks else peers
+                if "slow-drip" not in self._attacks:
+                    return [Stream(header, peer) for peer in peers]
+                self._kept_back |= {(header.slot, peer, header.digest): header for peer in peers}
+                return []
             case effects.Broadcast(message) if "selective" in self._attacks:
                 return [Send(peer, message) for peer in self._some(self._peers)]
             case Send(to, message) if "selective" in self._attacks and not isinstance(message, Hello):
@@ -153,7 +176,28 @@ class Liar:
     def _some(self, peers: Sequence[PeerId]) -> list[PeerId]:
         return [peer for peer in peers if self._random.random() < TOLD]
 
+    def _drip(self, event: Event) -> list[NodeEffect]:
+        """Send one peer bytes kept back, the oldest, whenever an honest peer proposes in a later slot.
+
+        So it has gone on without them. A clock would say it otherwise, and there is none here.
+        """
+        match event:
+            case Received(sender, Proposal(signed)) if sender == signed.header.origin not in self._liars:
+                oldest = min(self._kept_back, default=None)
+                if oldest is not None and oldest[0] < signed.header.slot:
+                    return [Stream(self._kept_back.pop(oldest), oldest[1])]
+        return []
+
     # Lies in the place of one's own vector.
+
+    def _scheme(self, slot: Slot) -> Scheme | None:
+        """How to lie about the vector of this slot, if at all."""
+        return self._schemes[slot.step % len(self._schemes)] if self._schemes else None
+
+    def _colludes(self, slot: Slot) -> bool:
+        """Whether the lie of this slot is made of what others say, so that nothing of one's own need be waited for."""
+        scheme = self._scheme(slot)
+        return scheme is not None and not scheme.wants_own
 
     def _pretend(self, slot: Slot) -> list[NodeEffect]:
         """Let the core take the lie for what it trained, once there is one."""
@@ -173,7 +217,7 @@ class Liar:
             return []
         if isinstance(effect, Adopt) and (model := self._vectors.get(effect.digest)) is not None:
             self._models = [*self._models[-1:], model]
-        if isinstance(effect, Train) and self._vector_attacks:
+        if isinstance(effect, Train) and self._colludes(Slot(effect.step)):
             slot, forecast = Slot(effect.step), self._forecast(effect.step)
             lie = self._lie(slot, forecast) if forecast and slot not in self._lies else []
             return lie + self._pretend(slot)
@@ -184,54 +228,88 @@ class Liar:
         slot, proposed = _about(effect, self._me)
         if slot is None:
             return [effect]
-        if slot in self._lies or self._vector_attacks:
+        if slot in self._lies or self._colludes(slot):
             return []
-        if isinstance(effect, Stream) and "equivocate" in self._attacks:  # the lies' bytes come with their headers
+        lies = self._scheme(slot) is not None or "equivocate" in self._attacks
+        if isinstance(effect, Stream) and lies:  # the lies' bytes come with their headers
             return []
-        forged = self._forge(slot) if proposed is not None and "forge" in self._attacks else []
+        besides = self._besides(slot) if proposed is not None else []
         truth = self._vectors.get(proposed) if proposed is not None else None
-        if "equivocate" in self._attacks and truth is not None:
-            return self._lie(slot, [truth]) + forged
-        return [effect, *forged]
+        if lies and truth is not None:
+            return self._lie(slot, {self._me: truth}) + besides
+        return [effect, *besides]
 
     def _forget(self, release: Release) -> None:
         for table, oldest in ((self._seen, release.before), (self._lies, release.own), (self._abetted, release.own)):
             for slot in [slot for slot in table if slot < oldest]:
                 del table[slot]
+        self._kept_back = {key: header for key, header in self._kept_back.items() if header.slot >= release.own}
 
-    def _forecast(self, step: int) -> list[Vector]:
+    def _forecast(self, step: int) -> dict[PeerId, Vector]:
         """What the honest will propose in this step: what they did in the last one, moved as the model moved."""
         last = Slot(step - 1)
         if last not in self._seen:
-            return []
+            return {}
         if self._node.recipe.exchanges[0].what == "gradient":
             return self._honest(last)
         if len(self._models) < 2:
-            return []
+            return {}
         before, after = self._models
-        return [vector + (after - before) for vector in self._honest(last)]
+        with np.errstate(invalid="ignore"):  # who says infinity may come to believe it
+            return {member: vector + (after - before) for member, vector in self._honest(last).items()}
 
     def _ready(self) -> list[Slot]:
         """Slots in which the time has come to lie."""
         enough = min(SEEN_MIN, self._party.committee.n - len(self._liars))
-        return [slot for slot in self._seen if slot not in self._lies and len(self._honest(slot)) >= enough]
+        return [
+            slot
+            for slot in self._seen
+            if self._colludes(slot) and slot not in self._lies and len(self._honest(slot)) >= enough
+        ]
 
-    def _honest(self, slot: Slot) -> list[Vector]:
-        held = (self._vectors.get(digest) for _, digest in sorted(self._seen[slot].items()))
-        return [vector for vector in held if vector is not None]
+    def _honest(self, slot: Slot) -> dict[PeerId, Vector]:
+        """The honest vectors of this slot that are here, by member."""
+        held = ((member, self._vectors.get(digest)) for member, digest in sorted(self._seen[slot].items()))
+        return {member: vector for member, vector in held if vector is not None}
 
-    def _lie(self, slot: Slot, seen: list[Vector]) -> list[NodeEffect]:
-        honest = torch.from_numpy(np.stack(seen))
-        lie = honest[0]
-        if self._vector_attacks:
-            lie = self._vector_attacks[slot.step % len(self._vector_attacks)](honest, self._generator)
-        forged = self._forge(slot) if "forge" in self._attacks and self._vector_attacks else []
+    def _lie(self, slot: Slot, seen: Mapping[PeerId, Vector]) -> list[NodeEffect]:
+        """Tell the lies of this slot, made of what is seen: the honest vectors of others, or one's own."""
+        scheme, situation = self._scheme(slot), self._situation(slot, seen)
+        if scheme is not None and scheme.to_each:
+            return self._tell_each(scheme, situation) + self._besides(slot)
+        lie = scheme.lie(situation) if scheme is not None else situation.honest[0]
+        besides = self._besides(slot) if self._colludes(slot) else []
         if "equivocate" not in self._attacks:
-            return self._tell(slot, lie, self._peers) + forged
+            return self._tell(slot, lie, self._peers) + besides
         few = self._few()
         many = [peer for peer in self._peers if peer not in few or self._random.random() < TOLD / 2]
-        other = reflection(lie, honest.mean(dim=0)) if self._vector_attacks else -lie
-        return self._tell(slot, lie, many) + self._tell(slot, other, few) + forged
+        other = reflection(lie, situation.honest.mean(dim=0)) if self._colludes(slot) else -lie
+        return self._tell(slot, lie, many) + self._tell(slot, other, few) + besides
+
+    def _situation(self, slot: Slot, seen: Mapping[PeerId, Vector]) -> Situation:
+        exchange, committee = self._node.recipe.exchanges[slot.exchange], self._party.committee
+        models = self._models if exchange.what == "model" else []
+        honest = torch.from_numpy(np.stack(list(seen.values())))
+        return Situation(
+            honest=honest,
+            members=tuple(seen),
+            slot=slot,
+            n=committee.n,
+            f=committee.f,
+            liars=len(self._liars),
+            rule=exchange.rule,
+            generator=self._generator,
+            own=None if self._colludes(slot) else honest[0],
+            centre=torch.from_numpy(models[-1]) if models else None,
+        )
+
+    def _tell_each(self, scheme: Scheme, situation: Situation) -> list[NodeEffect]:
+        """Another lie for each peer whose vector is known; one more for all others."""
+        rows = {PeerId(member): row for row, member in enumerate(situation.members)}
+        others = [peer for peer in self._peers if peer not in rows]
+        told = [(replace(situation, target=row), [peer]) for peer, row in rows.items() if peer != self._me]
+        told += [(situation, others)] if others else []
+        return [part for one, peers in told for part in self._tell(situation.slot, scheme.lie(one), peers)]
 
     def _few(self) -> list[PeerId]:
         """Honest peers to be told the second lie: as many as leave the first one its echo quorum, drawn anew."""
@@ -242,8 +320,14 @@ class Liar:
     def _tell(self, slot: Slot, lie: torch.Tensor, told: Sequence[PeerId]) -> list[NodeEffect]:
         vector = lie.contiguous().numpy()
         digest = digest_of(vector)
-        self._vectors.put(slot, digest, vector)
-        broadcast = self._broadcast(slot)(self._party, slot, self._me)
+        party = self._party
+        if vector.size == self._vectors.length:
+            self._vectors.put(slot, digest, vector)
+        else:
+            # Past the door that keeps honest nodes from such a vector. Its header gives it away in every other step.
+            self._vectors._own[digest] = (slot, vector)
+            party = replace(party, length=vector.size) if slot.step % 2 == 0 else party
+        broadcast = self._broadcast(slot)(party, slot, self._me)
         one = Lie(digest, broadcast, tuple(told))
         self._lies.setdefault(slot, []).append(one)
         return [part for effect in broadcast.start(digest) for part in _told(effect, one)]
@@ -284,6 +368,22 @@ class Liar:
             return [Send(peer, vote) for vote in votes for peer in self._some(self._peers)]
         return []
 
+    def _besides(self, slot: Slot) -> list[NodeEffect]:
+        """What is said once a slot besides what is proposed in it."""
+        out = self._forge(slot) if "forge" in self._attacks else []
+        return out + (self._replay() if "replay" in self._attacks else [])
+
+    def _replay(self) -> list[NodeEffect]:
+        """Words and bytes of any slot that somebody said before, said again as they were, to each peer other ones."""
+        words = list(self._words)
+        out: list[NodeEffect] = []
+        for peer in self._peers:
+            for word in self._random.sample(words, min(REPLAYED, len(words))):
+                out.append(Send(peer, word))
+                if isinstance(word, Proposal):
+                    out.append(Stream(word.signed.header, peer))
+        return out
+
     def _forge(self, slot: Slot) -> list[NodeEffect]:
         """Words made up for some peers, and the bytes of what is said in one's own name."""
         vector = self._random.random() * np.ones(self._vectors.length, np.float32)
@@ -302,7 +402,8 @@ def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable
 
     Args:
         home: whose key signs the lies.
-        attacks: names of `ATTACKS`, performed together; several vector attacks take turns by step.
+        attacks: names of `ATTACKS` or of plug-ins, each with its parameter if it has one, performed together; several
+            about vectors take turns by step.
         names: the members that lie together.
 
     Raises:

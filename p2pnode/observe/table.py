@@ -119,22 +119,25 @@ def status(told: dict[str, Any]) -> Table:
 
 
 class Bar:
-    """Shows how many of many runs are done: a bar on a terminal, elsewhere a line now and then.
+    """Shows how much of a simulation is done: a bar on a terminal, elsewhere a line now and then.
 
     Args:
         console: where to.
-        runs: how many there are.
+        total: how many units there are.
         quiet: show lines, even on a terminal.
+        unit: what is counted.
     """
 
-    def __init__(self, console: Console, runs: int, *, quiet: bool) -> None:
+    def __init__(self, console: Console, total: int, *, quiet: bool, unit: str = "runs") -> None:
         self._console = console
-        self._runs = runs
+        self._total = total
+        self._unit = unit
+        self._violations = 0
         self._said = time.monotonic()
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         live = console.is_terminal and not quiet
         self._bar = RichProgress(*columns, console=console, transient=True) if live else None
-        self._task = self._bar.add_task("runs", total=runs) if self._bar is not None else None
+        self._task = self._bar.add_task(unit, total=total) if self._bar is not None else None
 
     def __enter__(self) -> "Bar":
         if self._bar is not None:
@@ -148,13 +151,18 @@ class Bar:
             self._bar.stop()
 
     def show(self, done: int, violations: int) -> None:
-        """So many runs are done, and so many of them broke a guarantee."""
-        words = f"runs, {violations} violations"
+        """So many units are done, and so many runs broke a guarantee."""
+        self._violations = violations
+        self.advance(done)
+
+    def advance(self, done: int) -> None:
+        """So many units are done."""
+        words = f"{self._unit}, {self._violations} violations"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, description=words)
         elif time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
-            self._console.print(f"{done} of {self._runs} {words}", highlight=False)
+            self._console.print(f"{done} of {self._total} {words}", highlight=False)
 
 
 def simulation(told: dict[str, Any]) -> Table:
@@ -170,7 +178,7 @@ def simulation(told: dict[str, Any]) -> Table:
     table.add_row("time", f"{told['wall_seconds']:.1f} s")
     table.add_row("liars convicted", f"in {told['convicted']:,} runs")
     if told["accuracy_min"] is not None:
-        table.add_row("accuracy", f"{told['accuracy_min']:.4f} at least")
+        table.add_row("accuracy", f"{told['accuracy_min']:.4f} at least, {told['accuracy_mean']:.4f} on average")
     table.add_row("trace digest", told["trace_digest"])
     return table
 

@@ -1,9 +1,13 @@
 """What must hold, checked as it happens. A `Violation` names the guarantee that did not."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import reduce
+from itertools import combinations
 
 import numpy as np
+import torch
 
 from p2pnode.errors import P2PNodeError
 from p2pnode.node import DEFERRED_MAX
@@ -16,6 +20,9 @@ from protocols.header import Digest, PeerId, Slot, Verify
 
 _ROUNDING = 1e-5
 """Of float32 sums of a few numbers, relative to the largest honest one."""
+
+_BLOCK = 2**14
+"""Coordinates that are looked at together: of dozens of vectors, what a cache holds."""
 
 _IN_RANGE = frozenset({"trimmed-mean", "median"})
 """Rules whose mixture lies, in each coordinate, within the range of the honest values mixed."""
@@ -108,7 +115,8 @@ class Checks:
 
     def proposed(self, me: PeerId, slot: Slot, vector: Vector) -> None:
         """An honest member's own value of a slot."""
-        self._inputs[slot][me] = vector
+        if self._contractions[slot.exchange] is not None:
+            self._inputs[slot][me] = vector
 
     def mixes(self, me: PeerId, gathered: Gathered) -> None:
         """An honest member is about to mix these."""
@@ -141,25 +149,37 @@ class Checks:
         exchange = self._scenario.recipe.exchanges[slot.exchange]
         members = [member for member, _ in gathered.values]
         if exchange.rule != "mean" and len(self._scenario.liars) <= self._scenario.f:
-            honest = np.stack([row for member, row in zip(members, rows, strict=True) if member in self._honest])
+            honest = [row for member, row in zip(members, rows, strict=True) if member in self._honest]
             own = rows[members.index(me)] if me in members else None
             self._in_honest_hull(me, slot, exchange.rule, honest, own, outcome)
-        self._outputs[slot][me] = outcome
-        self._agree(slot)
+        if self._contractions[slot.exchange] is not None:
+            self._outputs[slot][me] = outcome
+            self._agree(slot)
 
     def _in_honest_hull(
-        self, me: PeerId, slot: Slot, rule: str, honest: Vector, own: Vector | None, outcome: Vector
+        self, me: PeerId, slot: Slot, rule: str, honest: list[Vector], own: Vector | None, outcome: Vector
     ) -> None:
-        slack = _ROUNDING * (1.0 + float(np.abs(honest).max()))
         if rule in _IN_RANGE or own is None:
-            inside = (outcome >= honest.min(axis=0) - slack).all() and (outcome <= honest.max(axis=0) + slack).all()
-            if not inside:
-                raise Violation("validity", f"{me} leaves the honest range in {slot}: {outcome} of {honest}")
-            return
-        from_own = rule == "nearest-neighbour"
-        moved = float(np.linalg.norm(outcome - own)) if from_own else _nearest(outcome, honest)
-        reach = float(np.linalg.norm(honest - own, axis=1).max()) if from_own else _diameter(honest)
-        if moved > reach + slack:
+            low, high = _range(honest)
+            slack = _slack(low, high)
+            if not ((outcome >= low - slack).all() and (outcome <= high + slack).all()):
+                raise Violation("validity", f"{me} leaves the honest range in {slot}: {outcome} of {np.stack(honest)}")
+        elif rule == "nearest-neighbour":
+            self._within_reach(me, slot, _distance(outcome, own), honest, ((row, own) for row in honest))
+        elif rule == "minimum-diameter":
+            moved = min(_distance(outcome, row) for row in honest)
+            self._within_reach(me, slot, moved, honest, combinations(honest, 2))
+
+    def _within_reach(
+        self, me: PeerId, slot: Slot, moved: float, honest: list[Vector], pairs: Iterable[tuple[Vector, Vector]]
+    ) -> None:
+        """Two honest vectors at least are as far apart as `me` moved."""
+        reach = 0.0
+        for one, other in pairs:  # mostly the first pair settles it
+            reach = max(reach, _distance(one, other))
+            if moved <= reach:
+                return
+        if moved > reach + _slack(*_range(honest)):
             raise Violation("validity", f"{me} goes {moved} in {slot}, the honest lie within {reach}")
 
     def _agree(self, slot: Slot) -> None:
@@ -170,10 +190,10 @@ class Checks:
             return
         per_coordinate = self._scenario.recipe.exchanges[slot.exchange].rule == "trimmed-mean"
         before, after = _spread(inputs, per_coordinate=per_coordinate), _spread(outputs, per_coordinate=per_coordinate)
-        slack = _ROUNDING * (1.0 + max(float(np.abs(vector).max()) for vector in inputs.values()))
-        closer = bool((after <= float(Fraction(ratio)) * before + slack).all())
+        closer = bool((after <= float(Fraction(ratio)) * before + _slack(*_range(list(inputs.values())))).all())
         if not closer:
             raise Violation("agreement", f"in {slot} the honest spread goes from {before} to {after}")
+        del self._outputs[slot], self._inputs[slot]
 
     # What happens to nodes.
 
@@ -218,14 +238,34 @@ class Checks:
             raise Violation("totality", f"{sorted(finished)} delivered, {missing} did not")
 
 
+def diameter(vectors: Sequence[Vector]) -> float:
+    """The largest Euclidean distance between two of them, from sums in float64."""
+    gram = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for start in range(0, len(vectors[0]), _BLOCK):
+        rows = torch.from_numpy(np.stack([vector[start : start + _BLOCK] for vector in vectors])).double()
+        rows -= rows[0].clone()  # distances may be small beside the vectors, and would be lost in squares of these
+        gram += rows @ rows.T
+    norms = gram.diagonal()
+    return float((norms[:, None] + norms - 2 * gram).max().sqrt())
+
+
 def _spread(vectors: dict[PeerId, Vector], *, per_coordinate: bool) -> Vector:
-    stacked = np.stack([vectors[member] for member in sorted(vectors)])
-    return np.ptp(stacked, axis=0) if per_coordinate else np.array([_diameter(stacked)], np.float32)
+    rows = [vectors[member] for member in sorted(vectors)]
+    if not per_coordinate:
+        return np.array([diameter(rows)], np.float32)
+    low, high = _range(rows)
+    return high - low
 
 
-def _diameter(stacked: Vector) -> float:
-    return float(np.linalg.norm(stacked[:, None] - stacked[None], axis=2).max())
+def _range(vectors: list[Vector]) -> tuple[Vector, Vector]:
+    """Least and largest of each coordinate."""
+    return reduce(np.minimum, vectors), reduce(np.maximum, vectors)
 
 
-def _nearest(vector: Vector, others: Vector) -> float:
-    return float(np.linalg.norm(others - vector, axis=1).min())
+def _slack(low: Vector, high: Vector) -> float:
+    """What rounding may add, of vectors in this range."""
+    return _ROUNDING * (1.0 + max(-float(low.min()), float(high.max())))
+
+
+def _distance(one: Vector, other: Vector) -> float:
+    return float(np.linalg.norm(one - other))

@@ -1,16 +1,17 @@
 """What the simulated nodes learn: small vectors of chance, or the real models of a task."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
 
-from p2pnode.aggregation import aggregate
-from p2pnode.errors import NonFinite
-from p2pnode.learning.catalogue import TASKS
-from p2pnode.learning.partition import partition
+from p2pnode.byzantine.labels import poisoned
+from p2pnode.genesis import Training as Schooling
+from p2pnode.learning.cohort import Cohort
+from p2pnode.learning.local import LocalWork, Mixer
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import Recipe
@@ -19,13 +20,34 @@ from p2pnode.storage.vectors import Vector
 LENGTH = 3
 """Coordinates of the small vectors."""
 
+_ORIGIN = torch.zeros(LENGTH)
+"""Where a round of small vectors begins, for the rules that measure from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What models are trained with; none of it is part of what is simulated.
+
+    Args:
+        data_dir: folder of the task's files, if it has any.
+        device: as in `p2pnode.learning.trainer.resolve_device`.
+        workers: CPU threads that train side by side.
+    """
+
+    data_dir: Path | None = None
+    device: str = "cpu"
+    workers: int = 1
+
 
 class Chance:
     """Vectors drawn anew for every step: from a cube, or from its corners, where averaging is worst."""
 
     length = LENGTH
 
-    def __init__(self, seed: int, process: int) -> None:
+    def __init__(self, seed: int, process: int, recipe: Recipe, f: int, mixer: Mixer) -> None:
+        self._recipe = recipe
+        self._f = f
+        self._mixer = mixer
         self._random = Random(f"{seed} learner {process}")
         self._corners = Random(f"{seed} learner").random() < 0.5
 
@@ -33,8 +55,14 @@ class Chance:
         draw = self._random.choice if self._corners else lambda ends: self._random.uniform(*ends)
         return np.array([draw((0.0, 1.0)) for _ in range(LENGTH)], np.float32)
 
+    def differentiate(self, step: int, model: Vector) -> Vector:
+        return self.train(step) - model
+
     def descend(self, step: int, direction: Vector) -> Vector:
         return self.train(step) - direction
+
+    def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
+        return self._mixer.mix(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None)
 
     def adopt(self, step: int, vector: Vector) -> None:
         pass
@@ -46,37 +74,85 @@ class Chance:
         pass
 
 
-class Training:
+class School:
+    """The training of all nodes of a run: gradients that were asked for are computed once the first is needed, for all.
+
+    Args:
+        schooling: the task and its settings.
+        recipe: what a step exchanges.
+        seed: the genesis seed.
+        nodes: among how many the data are shared.
+        f: liars to tolerate.
+        mixer: mixes.
+        machine: what it runs on.
+    """
+
+    def __init__(
+        self, schooling: Schooling, recipe: Recipe, seed: int, nodes: int, f: int, mixer: Mixer, machine: Machine
+    ) -> None:
+        self._schooling = schooling
+        self._recipe = recipe
+        self._seed = seed
+        self._nodes = nodes
+        self._f = f
+        self._mixer = mixer
+        self._device = machine.device
+        self._task = build(schooling.task, machine.data_dir)
+        self._asked: dict[Trainer, int] = {}
+        self.cohort = Cohort(self._task, machine.device, machine.workers)
+
+    def trainer(self, node: int, attacks: Collection[str] = ()) -> Trainer:
+        """A trainer for this node, as the driver makes it; of a liar, on what its attacks make of the data."""
+        schooling = self._schooling
+        return Trainer(
+            poisoned(self._task, attacks),
+            self._task.part(node, self._nodes, self._seed, schooling.alpha),
+            self._seed,
+            node,
+            schooling.local_batch,
+            schooling.momentum,
+            schooling.lr,
+            schooling.lr_decay_every,
+            self._device,
+            batch_grows=self._recipe.batch_grows,
+            local_steps=self._recipe.local_steps,
+            placement=self._recipe.placement,
+            clip=schooling.clip,
+        )
+
+    def learner(self, node: int, attacks: Collection[str] = ()) -> "Training":
+        """What this node learns, by what attacks if it lies."""
+        return Training(self, self.trainer(node, attacks), self._recipe, self._f, self._mixer)
+
+    def ask(self, trainer: Trainer, step: int) -> None:
+        """This trainer's gradient of this step will be needed, at the model that it has now until then."""
+        self._asked[trainer] = step
+
+    def teach(self, trainer: Trainer) -> None:
+        """The gradient that was asked for is needed now."""
+        if trainer in self._asked:
+            asked, self._asked = self._asked, {}
+            self.cohort.supply(list(asked.items()))
+
+
+class Training(LocalWork):
     """One node's real training, as the driver does it."""
 
-    def __init__(self, task: str, recipe: Recipe, seed: int, node: int, nodes: int, data_dir: Path | None) -> None:
-        built, defaults = build(task, data_dir), TASKS[task]
-        self._gradients = recipe.exchanges[0].what == "gradient"
-        self.trainer = Trainer(
-            built,
-            partition(built.data.train_y, node, nodes, seed, None),
-            seed,
-            node,
-            defaults.local_batch,
-            0.0 if self._gradients else defaults.momentum,
-            defaults.lr,
-            defaults.lr_decay_every,
-            batch_grows=recipe.batch_grows,
-        )
-        self.length = self.trainer.vector.numel()
+    def __init__(self, school: School, trainer: Trainer, recipe: Recipe, f: int, mixer: Mixer) -> None:
+        super().__init__(trainer, recipe, f, _unheard, mixer)
+        self._school = school
+        # What others compute for it is the gradient of a batch at the model that it has when it is asked.
+        self._foreseen = recipe.local_steps == 1 and recipe.exchanges[0].what != "parameters"
+        self.length = trainer.vector.numel()
+
+    def ask(self, step: int) -> None:
+        """`train` will be called for this step."""
+        if self._foreseen:
+            self._school.ask(self.trainer, step)
 
     def train(self, step: int) -> Vector:
-        try:
-            vector = self.trainer.direction(step) if self._gradients else self.trainer.step(step)
-        except NonFinite:
-            vector = self.trainer.vector.zero_() if self._gradients else self.trainer.vector
-        return _numpy(vector)
-
-    def descend(self, step: int, direction: Vector) -> Vector:
-        try:
-            return _numpy(self.trainer.descend(step, torch.from_numpy(direction)))
-        except NonFinite:
-            return _numpy(self.trainer.vector)
+        self._school.teach(self.trainer)
+        return super().train(step)
 
     def adopt(self, step: int, vector: Vector) -> None:
         self.trainer.adopt(torch.from_numpy(vector))
@@ -88,16 +164,5 @@ class Training:
         self.trainer.restore(state)
 
 
-def mixture(rule: str, rows: list[Vector], f: int, own: int | None) -> Vector:
-    """What the driver mixes: by the rule; by the median where one's own row is lost."""
-    stacked = torch.from_numpy(np.stack(rows))
-    try:
-        mixed = aggregate(rule, stacked, f=f, own=own) if own is not None else aggregate("median", stacked, f=f)
-    except NonFinite:
-        mixed = stacked[own or 0]
-    return _numpy(mixed)
-
-
-def _numpy(vector: Any) -> Vector:  # noqa: ANN401  a tensor
-    array: Vector = vector.numpy()
-    return np.ascontiguousarray(array)
+def _unheard(what: str, step: int, why: str) -> None:
+    """Nobody reads a simulated node's log."""

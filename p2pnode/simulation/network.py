@@ -11,21 +11,25 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
-from pathlib import Path
 from random import Random
 from struct import Struct
 from typing import Any, TypeAlias
+
+from torch import Tensor
 
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.byzantine.forgery import Sign
 from p2pnode.codec import Want, encode
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.learning.local import Mixer
 from p2pnode.node import (
     Adopt,
     Arrived,
     Connected,
     Descend,
     Descended,
+    Differentiate,
+    Differentiated,
     Event,
     Finish,
     Jump,
@@ -41,18 +45,23 @@ from p2pnode.node import (
 )
 from p2pnode.simulation.checks import Checks, Violation
 from p2pnode.simulation.cost import quiet
-from p2pnode.simulation.learner import Chance, Training, mixture
+from p2pnode.simulation.learner import Chance, Machine, School, Training
 from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
-from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
+from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of, is_finite
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
+from protocols.faults import Fault
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
 FETCH_AFTER_S = 1.0
 WORK_S = 0.2
 """Virtual seconds that a gradient, a mixture or a checkpoint takes on average."""
+
+TRAIN_S = 1.0
+"""Virtual seconds that the gradient of a real model takes besides: as long as a message, so that about all nodes are
+asked for theirs before the first must be known, and one computation serves them."""
 
 DELIVERIES_MAX_PER_MESSAGE = 200
 """A run with so many deliveries for each message and each slot of a node of a quiet one does not end."""
@@ -64,11 +73,12 @@ NETWORK = blake2b(b"p2pnode simulation", digest_size=32).digest()
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """A vector's bytes on the wire."""
+    """A vector's bytes on the wire, and whether they are finite: looked at once for all who receive them."""
 
     slot: Slot
     digest: Digest
     vector: Vector
+    finite: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """The time that training a model takes is over."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """A checkpoint is due."""
 
@@ -87,8 +104,9 @@ class Save:
     state: Any
 
 
-Payload: TypeAlias = Event | Bytes | Want | Ask | Save
+Payload: TypeAlias = Event | Bytes | Want | Ask | Due | Save
 Words: TypeAlias = Message | Hello | Want
+Adopted: TypeAlias = Callable[[PeerId, int, Vector], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +135,8 @@ class Network:
         scenario: what to run.
         seed: of everything.
         watch: told of every delivery, before it is performed.
-        data_dir: folder of the files of the task that is trained, if one is and it has any.
+        machine: what models are trained with, if any are.
+        adopted: told of every model that an honest member adopts, with how many steps that member has then taken.
     """
 
     def __init__(
@@ -125,7 +144,8 @@ class Network:
         scenario: Scenario,
         seed: int,
         watch: Callable[[Delivery], None] | None = None,
-        data_dir: Path | None = None,
+        machine: Machine | None = None,
+        adopted: Adopted | None = None,
     ) -> None:
         self.scenario = scenario
         self.seed = seed
@@ -138,8 +158,23 @@ class Network:
         self.convicted: set[PeerId] = set()
         self.jumps = 0
         self._honest = frozenset(scenario.honest)
+        self._lies = tuple(attack for attack in scenario.attacks if attack != "twins")
         self._watch = watch
-        self._data_dir = data_dir
+        self._adopted = adopted
+        self._mixer = Mixer()
+        self.school = (
+            None
+            if scenario.train is None
+            else School(
+                scenario.train,
+                scenario.recipe,
+                seed,
+                scenario.nodes,
+                scenario.f,
+                self._mixer,
+                machine or Machine(),
+            )
+        )
         self._links = Links(self._stream("links"))
         self._work = self._stream("work")
         self._crashes = self._stream("crashes")
@@ -169,10 +204,16 @@ class Network:
         """Elements of a vector."""
         return self._processes[0].learner.length
 
-    def accuracy_min(self) -> float | None:
-        """The worst accuracy of an honest node's model, if models are trained."""
-        learners = [process.learner for process in self._processes if process.member in self._honest]
-        return min((one.trainer.evaluate().accuracy for one in learners if isinstance(one, Training)), default=None)
+    def accuracies(self) -> list[float]:
+        """The accuracy of each honest member's model, if models are trained."""
+        if self.school is None:
+            return []
+        return [evaluation.accuracy for evaluation in self.school.cohort.evaluate(list(self.models().values()))]
+
+    def models(self) -> dict[PeerId, Tensor]:
+        """The model of each honest member, (d,) float32, if models are trained."""
+        honest = [process for process in self._processes if process.member in self._honest]
+        return {one.member: one.learner.trainer.vector for one in honest if isinstance(one.learner, Training)}
 
     @property
     def digest(self) -> bytes:
@@ -272,11 +313,10 @@ class Network:
         return Process(member, disk, learner, node, conversation, vectors)
 
     def _learner(self, index: int) -> Learner:
-        scenario = self.scenario
-        if scenario.train is None:
-            return Chance(self.seed, index)
-        node, nodes = index % scenario.nodes, scenario.nodes
-        return Training(scenario.train, scenario.recipe, self.seed, node, nodes, self._data_dir)
+        if self.school is not None:
+            node = index % self.scenario.nodes
+            return self.school.learner(node, () if node in self._honest else self._lies)
+        return Chance(self.seed, index, self.scenario.recipe, self.scenario.f, self._mixer)
 
     def _incarnation(self, member: PeerId, disk: Disk, learner: Learner) -> tuple[Node, Vectors, Conversation]:
         scenario = self.scenario
@@ -293,10 +333,9 @@ class Network:
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
-        attacks = [attack for attack in scenario.attacks if attack != "twins"]
-        if member in self._honest or not attacks:
+        if member in self._honest or not self._lies:
             return node, vectors, node
-        return node, vectors, Liar(node, vectors, self._signs[member], attacks, scenario.liars, self.seed)
+        return node, vectors, Liar(node, vectors, self._signs[member], self._lies, scenario.liars, self.seed)
 
     def _listeners(self) -> dict[tuple[PeerId, PeerId], list[Process]]:
         """(member, peer) → the processes of the member that talk with this peer: of twins one, the other, or both."""
@@ -393,6 +432,8 @@ class Network:
             verdict = process.vectors.judge(source, payload.slot, payload.digest, payload.vector.nbytes)
             if verdict is Verdict.WAIT:
                 process.parked.setdefault(payload.digest, []).append(item)
+            if verdict is Verdict.REFUSE:  # the driver closes the link as well
+                self._accused(process, Accuse(source, Fault.MALFORMED))
             return verdict is not Verdict.TAKE
         if isinstance(payload, Received) and process.node.congested(source):
             process.congested.append(item)
@@ -412,8 +453,8 @@ class Network:
     def _take(self, process: Process, source: PeerId, payload: Payload) -> None:
         vectors = process.vectors
         match payload:
-            case Bytes(_, digest, vector):
-                if vectors.take(digest, vector):
+            case Bytes(_, digest, vector, finite):
+                if vectors.take(digest, vector, finite=finite):
                     self._has(process, digest)
                     self._handle(process, Arrived(digest))
                 else:
@@ -424,10 +465,12 @@ class Network:
                     want = Want(slot, header.digest)
                     self._post(process, holder, want, encode(want))
                     self._unpark(process, header.digest)
+            case Due(step):
+                self._trained(process, step)
             case Want(slot, digest):
                 held = vectors.get(digest)
                 if held is not None:
-                    self._post(process, source, Bytes(slot, digest, held), digest)
+                    self._post(process, source, Bytes(slot, digest, held, is_finite(held)), digest)
             case Save(step, state):
                 if step % self._saving == 0:
                     process.disk.checkpoint = (step, state)
@@ -468,19 +511,17 @@ class Network:
             case Accuse():
                 self._accused(process, effect)
             case Train(step):
-                slot, vector = Slot(step), process.learner.train(step)
-                self._made(process, slot, slot, vector, lambda digest: Trained(step, digest))
+                self._train(process, step)
             case Mix():
                 self._mix(process, effect)
             case Descend(slot, digest, into):
                 vector = process.learner.descend(slot.step, self._held(process, digest))
                 self._made(process, into, process.node.horizon, vector, lambda digest: Descended(slot, digest))
+            case Differentiate(slot, digest, into):
+                vector = process.learner.differentiate(slot.step, self._held(process, digest))
+                self._made(process, into, into, vector, lambda digest: Differentiated(slot, digest))
             case Adopt(step, digest):
-                if honest and self._origin is not None:
-                    self.checks.delivered(process.member, digest)
-                process.learner.adopt(step, self._held(process, digest))
-                saved = Save(step + 1, process.learner.state())
-                self._local(process, saved, self._work.expovariate(1 / WORK_S))
+                self._adopt(process, step, digest)
             case Release(before, own):
                 process.vectors.window(before, own, process.node.horizon)
                 self._unpark(process)
@@ -505,8 +546,9 @@ class Network:
             return
         if header.origin == process.member and process.member in self._honest:
             self.checks.proposed(process.member, header.slot, vector)
+        payload = Bytes(header.slot, header.digest, vector, is_finite(vector))
         for peer in to:
-            self._post(process, peer, Bytes(header.slot, header.digest, vector), header.digest)
+            self._post(process, peer, payload, header.digest)
 
     def _expect(self, process: Process, header: Header) -> None:
         if process.vectors.expect(header):
@@ -520,6 +562,32 @@ class Network:
         if accusation.evidence is not None:
             self.convicted.add(accusation.peer)
 
+    def _train(self, process: Process, step: int) -> None:
+        if isinstance(process.learner, Training):  # later, so that one batch serves all who were asked meanwhile
+            process.learner.ask(step)
+            self._local(process, Due(step), TRAIN_S + self._work.expovariate(1 / WORK_S))
+            return
+        slot, vector = Slot(step), process.learner.train(step)
+        self._made(process, slot, slot, vector, lambda digest: Trained(step, digest))
+
+    def _trained(self, process: Process, step: int) -> None:
+        if process.node.position.step != step:  # asked for before a jump
+            return
+        slot = Slot(step)
+        digest = self._keep(process, slot, slot, process.learner.train(step))
+        self._handle(process, Trained(step, digest))
+
+    def _adopt(self, process: Process, step: int, digest: Digest) -> None:
+        honest, model = process.member in self._honest, self._held(process, digest)
+        if honest and self._origin is not None:
+            self.checks.delivered(process.member, digest)
+        process.learner.adopt(step, model)
+        due = (step + 1) % self._saving == 0
+        saved = Save(step + 1, process.learner.state() if due else None)
+        self._local(process, saved, self._work.expovariate(1 / WORK_S))
+        if honest and self._adopted is not None:
+            self._adopted(process.member, step + 1, model)
+
     def _mix(self, process: Process, mix: Mix) -> None:
         gathered, me = mix.gathered, process.member
         honest = me in self._honest
@@ -527,8 +595,8 @@ class Network:
             self.checks.mixes(me, gathered)
         rows = [self._held(process, digest) for _, digest in gathered.values]
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == me]
-        rule = self.scenario.recipe.exchanges[gathered.slot.exchange].rule
-        mixed = mixture(rule, rows, self.scenario.f, own[0] if own else None)
+        slot = gathered.slot
+        mixed, _ = process.learner.mix(slot.step, slot.exchange, rows, own[0] if own else None)
         if honest:
             self.checks.mixed(me, gathered, rows, mixed)
         self._made(process, mix.into, process.node.horizon, mixed, lambda digest: Mixed(gathered.slot, digest))
@@ -542,14 +610,18 @@ class Network:
     def _made(
         self, process: Process, into: Slot | None, keep: Slot, vector: Vector, event: Callable[[Digest], Event]
     ) -> None:
-        """A vector of one's own: durable before it is proposed."""
+        digest = self._keep(process, into, keep, vector)
+        self._local(process, event(digest), self._work.expovariate(1 / WORK_S))
+
+    def _keep(self, process: Process, into: Slot | None, keep: Slot, vector: Vector) -> Digest:
+        """Take a vector of one's own: durable before it is proposed."""
         digest = digest_of(vector)
         if into is not None:
             keep = into
             digest, vector = process.disk.propose(into, digest, vector)
         process.vectors.put(keep, digest, vector)
         self._has(process, digest)
-        self._local(process, event(digest), self._work.expovariate(1 / WORK_S))
+        return digest
 
     def _has(self, process: Process, digest: Digest) -> None:
         self.checks.has(process.member, digest)

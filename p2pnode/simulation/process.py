@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,7 +34,13 @@ class Learner(Protocol):
 
     def train(self, step: int) -> Vector: ...
 
+    def differentiate(self, step: int, model: Vector) -> Vector: ...
+
     def descend(self, step: int, direction: Vector) -> Vector: ...
+
+    def mix(
+        self, step: int, exchange: int, rows: Sequence[Vector], own: int | None
+    ) -> tuple[Vector, tuple[int, ...]]: ...
 
     def adopt(self, step: int, vector: Vector) -> None: ...
 

@@ -2,13 +2,20 @@
 
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
-from p2pnode.recipe import Exchange, Recipe
+from p2pnode.errors import ConfigError
+from p2pnode.genesis import Training
+from p2pnode.learning.catalogue import TASKS
+from p2pnode.recipe import RECIPES, Exchange, Recipe
+from p2pnode.settings import check
 from protocols.committee import Committee
 from protocols.header import PeerId
 
 ONE_BROADCAST = "one-broadcast"
 """Name of the recipe in which one member broadcasts one vector, and that is all."""
+
+_OF_THE_TASK = ("local_batch", "momentum", "lr", "lr_decay_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Scenario:
         attacks: what the liars do, all at once; of `p2pnode.byzantine.ATTACKS`, and "twins".
         schedule: a key of `p2pnode.simulation.schedule.SCHEDULES`.
         steps: learning steps.
-        train: the task whose real models are trained; None for small vectors of chance.
+        train: how real models are trained, in as many steps; None for small vectors of chance.
         real_signatures: Ed25519 instead of ideal signatures.
         beyond_the_bound: whether no theorem need cover it.
     """
@@ -37,7 +44,7 @@ class Scenario:
     attacks: tuple[str, ...]
     schedule: str
     steps: int
-    train: str | None = None
+    train: Training | None = None
     real_signatures: bool = False
     beyond_the_bound: bool = False
 
@@ -69,9 +76,36 @@ class Scenario:
         words += ["--attack", ",".join(self.attacks)] if self.liars else []
         words += ["--schedule", self.schedule, "--steps", self.steps, "--seeds", 1, "--first-seed", seed]
         words += ["--beyond-the-bound"] if self.beyond_the_bound else []
-        words += ["--train", "--task", self.train] if self.train else []
+        words += ["--train", *_options(self.train)] if self.train else []
         words += ["--real-signatures"] if self.real_signatures else []
         return shlex.join(map(str, words))
+
+
+def schooling(task: str, recipe: str, steps: int, **chosen: float | None) -> Training:
+    """How a network trains a task, as its genesis says it.
+
+    Args:
+        task: a name in the catalogue.
+        recipe: a key of `RECIPES`.
+        steps: learning steps.
+        chosen: of the other fields of `Training`; what is None comes from the recipe or the task.
+
+    Raises:
+        ConfigError: for an unknown task, or a choice out of bounds.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"task = {task!r}: no such task. Remedy: choose one of {', '.join(TASKS)}")
+    values: dict[str, Any] = {name: getattr(TASKS[task], name) for name in _OF_THE_TASK}
+    if recipe in RECIPES and (momentum := RECIPES[recipe].momentum) is not None:
+        values["momentum"] = momentum
+    values |= {name: value for name, value in chosen.items() if value is not None}
+    return check(Training, values | {"task": task, "steps": steps}, "training")
+
+
+def _options(train: Training) -> list[str]:
+    """All that was chosen, as options of the command line."""
+    chosen = train.model_dump(exclude={"steps"}, exclude_none=True)
+    return [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def one_broadcast(kind: str) -> Recipe:

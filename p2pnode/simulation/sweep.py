@@ -7,23 +7,29 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import torch
 
 from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
+from p2pnode.genesis import Training
 from p2pnode.recipe import BROADCASTS, Recipe, choose
 from p2pnode.simulation.checks import Violation
 from p2pnode.simulation.cost import quiet
 from p2pnode.simulation.diagram import diagram
-from p2pnode.simulation.network import Delivery, Network
+from p2pnode.simulation.learner import Machine
+from p2pnode.simulation.network import Adopted, Delivery, Network
 from p2pnode.simulation.scenario import Scenario, one_broadcast
 from p2pnode.simulation.schedule import SCHEDULES
+from p2pnode.storage.vectors import Vector
 from protocols.committee import MEMBERS_MAX, PLAIN_BROADCAST, RELIABLE_BROADCAST, SIGNED_ECHO_BROADCAST, Committee
+from protocols.header import PeerId
 
 ALL = "all"
 
@@ -64,10 +70,12 @@ class Sweep:
         attacks: what the liars do, in turn.
         schedules: keys of `SCHEDULES`, in turn.
         steps: learning steps.
-        train: the task to train; None for small vectors of chance.
+        train: how models are trained, in as many steps; None for small vectors of chance.
         data_dir: folder of the task's files.
+        device: where models are trained.
         real_signatures: Ed25519 instead of ideal signatures.
         beyond_the_bound: run also what no theorem covers.
+        options: further choices of `p2pnode.recipe.choose`, by name.
     """
 
     nodes: int
@@ -80,10 +88,12 @@ class Sweep:
     broadcast: str | None = None
     rule: str | None = None
     sub_rounds: int | None = None
-    train: str | None = None
+    train: Training | None = None
     data_dir: Path | None = None
+    device: str = "cpu"
     real_signatures: bool = False
     beyond_the_bound: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
 
     def scenario(self, seed: int) -> Scenario:
         """What this seed runs."""
@@ -138,7 +148,13 @@ class Sweep:
         committee = Committee(self.nodes, self.f)
         if self.recipe not in BROADCASTS:
             return choose(
-                self.recipe, committee, self.broadcast, self.rule, self.sub_rounds, guarded=not self.beyond_the_bound
+                self.recipe,
+                committee,
+                self.broadcast,
+                self.rule,
+                self.sub_rounds,
+                guarded=not self.beyond_the_bound,
+                **dict(self.options),
             )
         bound = _BOUNDS[self.recipe]
         if not self.beyond_the_bound and not bound.covers(committee):
@@ -157,7 +173,9 @@ def _scenario(sweep: Sweep, attacks: tuple[str, ...], schedule: str) -> Scenario
     asked += ["--broadcast", sweep.broadcast] if sweep.broadcast else []
     asked += ["--rule", sweep.rule] if sweep.rule else []
     asked += ["--sub-rounds", str(sweep.sub_rounds)] if sweep.sub_rounds else []
+    asked += [word for name, value in sweep.options for word in (f"--{name.replace('_', '-')}", str(value))]
     asked += ["--data-dir", str(sweep.data_dir)] if sweep.data_dir else []
+    asked += ["--device", sweep.device] if sweep.device != "cpu" else []
     steps = 1 if sweep.recipe in BROADCASTS else sweep.steps
     return Scenario(
         sweep.nodes,
@@ -195,7 +213,7 @@ class Tally:
         quiet_messages, quiet_bytes: what they would have, if nobody lied and nothing were lost.
         virtual_seconds: simulated time.
         convicted: runs in which an honest member holds a proof of equivocation.
-        accuracy_min: worst accuracy of an honest model, if models were trained.
+        accuracies: of the honest models, if models were trained.
         digests: of each run's trace, in order of seeds.
     """
 
@@ -208,7 +226,7 @@ class Tally:
     quiet_bytes: int = 0
     virtual_seconds: float = 0.0
     convicted: int = 0
-    accuracy_min: float | None = None
+    accuracies: list[float] = field(default_factory=list)
     digests: bytes = b""
 
     def add(self, other: "Tally") -> None:
@@ -222,23 +240,59 @@ class Tally:
         self.quiet_bytes += other.quiet_bytes
         self.virtual_seconds += other.virtual_seconds
         self.convicted += other.convicted
-        known = [accuracy for accuracy in (self.accuracy_min, other.accuracy_min) if accuracy is not None]
-        self.accuracy_min = min(known, default=None)
+        self.accuracies += other.accuracies
         self.digests += other.digests
+
+    @property
+    def accuracy_min(self) -> float | None:
+        return min(self.accuracies, default=None)
+
+    @property
+    def accuracy_mean(self) -> float | None:
+        return fmean(self.accuracies) if self.accuracies else None
 
     @property
     def trace_digest(self) -> str:
         return blake2b(self.digests, digest_size=16).hexdigest()
 
 
-def run_one(sweep: Sweep, seed: int) -> Tally:
+class Pace:
+    """Tells how many steps all honest nodes have taken, whenever the slowest takes one.
+
+    Args:
+        honest: how many there are.
+        told: is told.
+    """
+
+    def __init__(self, honest: int, told: Callable[[int], None]) -> None:
+        self._taken: dict[PeerId, int] = {}
+        self._honest = honest
+        self._told = told
+        self._slowest = 0
+
+    def adopted(self, member: PeerId, steps: int, model: Vector) -> None:
+        """As `Network` tells it."""
+        self._taken[member] = steps
+        slowest = min(self._taken.values())
+        if len(self._taken) == self._honest and slowest > self._slowest:
+            self._slowest = slowest
+            self._told(slowest)
+
+
+def run_one(sweep: Sweep, seed: int, workers: int = 1, adopted: Adopted | None = None) -> Tally:
     """One run.
+
+    Args:
+        sweep: what to run.
+        seed: for which seed.
+        workers: threads that train models side by side.
+        adopted: as in `Network`.
 
     Raises:
         ConfigError: if the task's files are missing.
     """
     scenario = sweep.scenario(seed)
-    network = Network(scenario, seed, data_dir=sweep.data_dir)
+    network = Network(scenario, seed, machine=Machine(sweep.data_dir, sweep.device, workers), adopted=adopted)
     broken = []
     try:
         network.run()
@@ -255,7 +309,7 @@ def run_one(sweep: Sweep, seed: int) -> Tally:
         cost.bytes,
         network.now,
         int(bool(network.convicted)),
-        network.accuracy_min(),
+        network.accuracies(),
         network.digest,
     )
 
@@ -263,7 +317,7 @@ def run_one(sweep: Sweep, seed: int) -> Tally:
 def draw(sweep: Sweep, seed: int) -> str:
     """The end of this seed's run as a diagram."""
     last: deque[Delivery] = deque(maxlen=DIAGRAM_DELIVERIES)
-    network = Network(sweep.scenario(seed), seed, last.append, sweep.data_dir)
+    network = Network(sweep.scenario(seed), seed, last.append, Machine(sweep.data_dir, sweep.device))
     try:
         network.run()
         ended = "every guarantee held"
@@ -272,20 +326,37 @@ def draw(sweep: Sweep, seed: int) -> str:
     return f"{diagram(sweep.nodes, last)}\n{ended}"
 
 
-def run_all(sweep: Sweep, seeds: range, watch: Callable[[Tally], None]) -> Tally:
+def run_all(
+    sweep: Sweep, seeds: range, watch: Callable[[Tally], None], stepped: Callable[[int], None] | None = None
+) -> Tally:
     """All runs, in worker processes where there are many.
 
     Args:
         sweep: what to run.
         seeds: for which seeds.
         watch: told of the sum so far, now and then.
+        stepped: told how many steps every honest node has taken, over all runs; not where worker processes take them.
     """
     torch.set_num_threads(1)  # as the workers do, for the same sums everywhere
     total = Tally()
-    for part in _in_order(sweep, seeds) if len(seeds) > _CHUNK else (run_one(sweep, seed) for seed in seeds):
+    for part in _in_order(sweep, seeds) if len(seeds) > _CHUNK else _one_by_one(sweep, seeds, stepped):
         total.add(part)
         watch(total)
     return total
+
+
+def _one_by_one(sweep: Sweep, seeds: range, stepped: Callable[[int], None] | None) -> Iterator[Tally]:
+    workers = os.cpu_count() or 1
+    for index, seed in enumerate(seeds):
+        if stepped is None:
+            yield run_one(sweep, seed, workers)
+        else:
+            pace = Pace(sweep.nodes - sweep.byzantine, partial(_after, stepped, index * sweep.steps))
+            yield run_one(sweep, seed, workers, pace.adopted)
+
+
+def _after(stepped: Callable[[int], None], before: int, steps: int) -> None:
+    stepped(before + steps)
 
 
 def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
@@ -340,6 +411,7 @@ def summary(sweep: Sweep, tally: Tally, began: float) -> dict[str, object]:
         "wall_seconds": round(time.monotonic() - began, 3),
         "convicted": tally.convicted,
         "accuracy_min": tally.accuracy_min,
+        "accuracy_mean": tally.accuracy_mean,
         "trace_digest": tally.trace_digest,
         "broken": [{"seed": one.seed, "found": one.found, "replay": one.command} for one in tally.broken],
     }

@@ -103,12 +103,18 @@ class Vectors:
         _keep(self._held, slot, digest, vector)
         return Verdict.DISCARD
 
-    def take(self, digest: Digest, vector: Vector) -> bool:
-        """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all."""
+    def take(self, digest: Digest, vector: Vector, finite: bool | None = None) -> bool:
+        """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all.
+
+        Args:
+            digest: of the bytes.
+            vector: the bytes.
+            finite: whether they are, if that is known.
+        """
         wanted = self._wanted.pop(digest, None)
         if wanted is None and self.get(digest) is not None:
             return True
-        if not is_finite(vector):
+        if not (is_finite(vector) if finite is None else finite):
             return False
         # They were let in; if their slot went by meanwhile they are late, not wrong, and no reason to accuse anyone.
         _keep(self._held, wanted.header.slot if wanted is not None else self._oldest, digest, vector)

@@ -494,10 +494,10 @@ def test_a_gradient_that_is_not_finite_is_proposed_as_none_and_a_direction_that_
         before = driver._trainer.vector.numpy().copy()
         direction, descend, directions = driver._trainer.direction, driver._trainer.descend, []
 
-        def broken_direction(step):
+        def broken_direction(step, at=None):
             if step == 0:
                 raise NonFinite("boom")
-            return direction(step)
+            return direction(step, at)
 
         def broken_descend(step, along):
             directions.append(along.clone())

@@ -12,12 +12,17 @@ from hypothesis.extra.numpy import arrays
 from p2pnode.aggregation import aggregate, subset
 from p2pnode.aggregation.coordinate import mean
 from p2pnode.aggregation.distance import pairwise_squared_distances
-from p2pnode.aggregation.subset import minimum_diameter, tightest
+from p2pnode.aggregation.points import Points
+from p2pnode.aggregation.subset import tightest
 from p2pnode.errors import ConfigError
 
 EPS = torch.finfo(torch.float32).eps
 VALUES = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 1e-45, 1e18, -1e18]), st.floats(-1e6, 1e6, width=32))
 SCALES = [(1.0, 0.0), (2.0**60, 0.0), (2.0**-149, 0.0), (0.125, 1e6), (0.0625, -1e6)]
+
+
+def minimum_diameter(vectors, f):
+    return subset.minimum_diameter(Points(vectors), f).vector
 
 
 def oracle(squared, f):

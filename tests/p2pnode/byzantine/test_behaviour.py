@@ -1,12 +1,22 @@
 """Liars event by event: member 6 of 7, over vectors of one element, so that a lie is a number."""
 
+import asyncio
+
 import numpy as np
 import pytest
+import torch
+import uvloop
 
 from p2pnode.byzantine import ATTACKS
-from p2pnode.byzantine.behaviour import FaithlessSigner, Liar
+from p2pnode.byzantine.behaviour import HEARD_MAX, REPLAYED, FaithlessSigner, Liar, liar
+from p2pnode.byzantine.schemes import Scheme
+from p2pnode.driver import Driver
+from p2pnode.errors import ConfigError
 from p2pnode.node import Arrived, Connected, Descended, Mixed, Node, Received, Release, Started, Train, Trained
 from p2pnode.recipe import Exchange, Recipe
+from p2pnode.simulation.network import Network
+from p2pnode.simulation.scenario import schooling
+from p2pnode.simulation.sweep import Sweep
 from p2pnode.storage.vectors import Vectors, digest_of
 from protocols.committee import Committee
 from protocols.effects import (
@@ -25,13 +35,24 @@ from protocols.effects import (
     Sighting,
     Stream,
 )
+from protocols.faults import Fault
 from protocols.header import Claim, PeerId, Slot
 from tests import ideal
+from tests.loopback import LogBook, found_network
 
 ME, N, F = PeerId(6), 7, 1
 PEERS = tuple(range(ME))
 FELLOW = PeerId(5)
 SEEDS = range(20)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in every node; on a busy machine many small sums by two threads take far longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def sign(statement):
@@ -164,6 +185,99 @@ def test_gradients_are_expected_to_stay_and_do_not_move_with_the_model():
         # The honest said 10 … 15 in the first step, and 11 … 16 in the second.
         assert stage.lies(told) == to_all(-12.5 - step)
         assert not any(isinstance(effect, Train) for effect in told)
+
+
+def test_an_attack_is_told_the_whole_situation():
+    """And the one whose turn it is: two take turns by step."""
+    told = []
+    spy = Scheme(lambda situation: told.append(situation) or situation.honest[0].clone())
+    stage = Stage("sign-flip", liars=(FELLOW, ME))
+    stage.liar._schemes = [spy, Scheme(lambda situation: situation.honest[0].clone())]
+    for step, model in ((0, 10.0), (1, 11.0)):
+        for origin in PEERS[:5]:
+            stage.hears(origin, model + origin, step, certified=True)
+        stage.says(FELLOW, Proposal(signed(FELLOW, -7.0, Slot(step))))
+        stage.mixes(model, step)
+    first, later = told
+    assert (first.slot, first.members, first.centre, first.own) == (Slot(0), (0, 1), None, None)
+    assert (first.n, first.f, first.liars, first.rule, first.target) == (N, F, 2, "trimmed-mean", None)
+    assert first.honest.tolist() == [[10.0], [11.0]]
+    assert (later.slot, later.members, later.centre.tolist()) == (Slot(2), (0, 1, 2, 3, 4), [11.0])
+    assert later.honest.tolist() == [[12.0], [13.0], [14.0], [15.0], [16.0]]
+
+
+def test_gradients_are_measured_from_zero():
+    told = []
+    stage = Stage("sign-flip", what="gradient")
+    stage.liar._schemes = [Scheme(lambda situation: told.append(situation) or situation.honest[0].clone())]
+    stage.liar._models = [np.ones(1, np.float32)] * 2
+    stage.hears(0, 1.0)
+    stage.hears(1, 2.0)
+    assert [situation.centre for situation in told] == [None]
+
+
+def test_an_unknown_attack_makes_no_liar():
+    with pytest.raises(ConfigError, match="did you mean 'sign-flip'"):
+        Stage("sign-flop")
+
+
+def test_stale_trains_as_ever_and_says_what_it_said_before():
+    stage = Stage("stale=1")
+    assert stage.begun == [Train(0)]
+    said = []
+    for step in range(4):
+        said.append(stage.lies(stage.trains(10.0 + step, step)))
+        for origin in PEERS:
+            stage.hears(origin, float(origin), step, certified=True)
+        assert Train(step + 1) in stage.mixes(1.0, step)
+    assert said == [to_all(10.0), to_all(10.0), to_all(11.0), to_all(12.0)]
+
+
+def test_who_trains_on_turned_labels_says_what_it_learned():
+    stage, honest = Stage("label-flip"), Stage()
+    assert stage.begun == honest.begun
+    assert stage.trains(4.0) == honest.trains(4.0)
+    assert stage.hears(0, 1.0) == honest.hears(0, 1.0)
+
+
+def test_attacks_on_vectors_and_on_labels_take_turns_by_step():
+    stage = Stage("label-flip", "sign-flip")
+    assert stage.begun == [Train(0)]
+    assert Broadcast(Proposal(signed(ME, 4.0))) in stage.trains(4.0)
+    for origin in PEERS:
+        stage.hears(origin, float(origin), certified=True)
+    assert Train(1) not in stage.mixes(1.0, 0)
+    stage.hears(0, 1.0, 1)
+    assert stage.lies(stage.hears(1, 3.0, 1)) == to_all(-2.0)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_vector_of_another_length_goes_out_under_a_header_that_says_so_in_every_other_step(step):
+    stage = Stage("wrong-length")
+    for before in range(step):
+        stage.trains(4.0, before)
+        for origin in PEERS:
+            stage.hears(origin, float(origin), before, certified=True)
+        stage.mixes(1.0, before)
+    said = stage.trains(5.0, step)
+    [header] = {effect.header for effect in said if isinstance(effect, Stream)}
+    assert stage.vectors.get(header.digest).tolist() == [5.0, 5.0]
+    assert header.length == (2 if step == 0 else 1)
+    assert header.slot == Slot(step)
+    assert {effect.to for effect in said if isinstance(effect, Stream)} == set(PEERS)
+    own = [effect for origin in PEERS for effect in stage.hears(origin, float(origin), step, certified=True)]
+    [mix] = [effect for effect in own if isinstance(effect, Mix)]
+    assert (ME, digest_of(np.array([5.0], np.float32))) in mix.gathered.values, "what it mixes itself is whole"
+    stage.vectors.window(Slot(step + 1), Slot(step + 1), Slot(step + 2))
+    assert stage.vectors.get(header.digest) is None, "and it is forgotten as all are"
+
+
+def test_dissensus_tells_each_what_drives_it_from_the_others():
+    stage = Stage("dissensus=1", kind="plain")
+    stage.hears(0, 1.0)
+    lies = stage.lies(stage.hears(2, 4.0))
+    # Six honest members, one liar: each is told its own value, less six times the way from there to the mean, 2.5.
+    assert lies == {0: [1 - 6 * 1.5], 2: [4 + 6 * 1.5]} | {peer: [2.5] for peer in (1, 3, 4, 5)}
 
 
 # Two lies.
@@ -346,6 +460,94 @@ def test_the_selective_echo_for_some_and_fetch_for_themselves_as_ever():
     assert echoed == {True, False}
 
 
+def test_slow_bytes_go_to_one_peer_whenever_an_honest_one_has_gone_on_without_them():
+    stage = Stage("slow-drip")
+    said = stage.trains(4.0)
+    assert said == [Broadcast(Proposal(signed(ME, 4.0)))], "the header is out at once"
+    mine = signed(ME, 4.0).header
+    same_slot = [effect for origin in PEERS[:3] for effect in stage.hears(origin, float(origin))]
+    assert not any(isinstance(effect, Stream) for effect in same_slot)
+    assert not any(isinstance(effect, Stream) for effect in stage.liar.handle(Connected(PeerId(3))))
+    for number, origin in enumerate(PEERS):
+        later = Proposal(signed(origin, 9.0, Slot(1)))
+        assert [effect for effect in stage.says(origin, later) if isinstance(effect, Stream)] == [Stream(mine, number)]
+    assert not any(isinstance(effect, Stream) for effect in stage.says(0, Proposal(signed(0, 9.5, Slot(1)))))
+
+
+def test_neither_a_fellow_nor_who_passes_on_lets_slow_bytes_go():
+    stage = Stage("slow-drip", liars=(FELLOW, ME))
+    stage.trains(4.0)
+    for sender, origin in ((FELLOW, FELLOW), (0, 1)):
+        said = stage.says(sender, Proposal(signed(origin, 9.0, Slot(1))))
+        assert not any(isinstance(effect, Stream) for effect in said)
+
+
+def test_slow_bytes_are_forgotten_with_their_slots():
+    stage = Stage("slow-drip")
+    for step in range(5):
+        stage.trains(4.0, step)
+        for origin in PEERS:
+            stage.hears(origin, float(origin), step, certified=True)
+        stage.mixes(1.0, step)
+    assert stage.liar._kept_back
+    assert min(stage.liar._kept_back)[0] >= Slot(4)
+
+
+def test_slow_lies_are_the_lies():
+    stage = Stage("slow-drip", "sign-flip")
+    stage.hears(0, 1.0)
+    lie = stage.hears(1, 3.0)
+    assert not any(isinstance(effect, Stream) for effect in lie)
+    [stream] = [effect for effect in stage.hears(2, 1.0, 1) if isinstance(effect, Stream)]
+    assert stage.vectors.get(stream.header.digest).tolist() == [-2.0]
+
+
+# Words said again.
+
+
+def test_who_replays_says_again_to_each_peer_what_was_said_and_nothing_else():
+    stage = Stage("replay")
+    heard, own, again = set(), set(), []
+    for step in range(3):
+        heard_before = heard | own
+        said = stage.trains(4.0 + step, step)
+        proposal = Broadcast(Proposal(signed(ME, 4.0 + step, Slot(step))))
+        assert proposal in said, "and what it has to say"
+        replayed = [effect for effect in said if isinstance(effect, Send)]
+        assert {effect.message for effect in replayed} <= heard_before
+        for peer in PEERS:
+            count = sum(effect.to == peer for effect in replayed)
+            assert count == min(REPLAYED, len(heard_before))
+        bytes_again = [effect for effect in said if isinstance(effect, Stream) and effect.to is not None]
+        assert {(effect.header, effect.to) for effect in bytes_again} == {
+            (effect.message.signed.header, effect.to) for effect in replayed if isinstance(effect.message, Proposal)
+        }
+        again += replayed
+        own.add(proposal.message)
+        for origin in PEERS:
+            for word in (
+                Proposal(signed(origin, float(origin), Slot(step))),
+                ideal.echo(origin, proposal.message.signed),
+            ):
+                own |= {effect.message for effect in stage.says(origin, word) if isinstance(effect, Broadcast)}
+                heard.add(word)
+            stage.hears(origin, float(origin), step)
+            certificate = ideal.certificate(signed(origin, float(origin), Slot(step)), range(5))
+            stage.says(origin, certificate)
+            heard.add(certificate)
+        stage.mixes(1.0, step)
+    assert {effect.message.slot for effect in again} == {Slot(0), Slot(1)}, "also of slots gone by"
+    proposals = {effect.message.origin for effect in again if isinstance(effect.message, Proposal)}
+    assert proposals == {*PEERS, ME}, "in anybody's name, its own too"
+
+
+def test_who_replays_remembers_so_much_and_no_more():
+    stage = Stage("replay")
+    for number in range(HEARD_MAX + 10):
+        stage.says(0, Proposal(signed(0, float(number))))
+    assert len(stage.liar._words) == HEARD_MAX
+
+
 # Forgeries.
 
 
@@ -415,3 +617,137 @@ def test_every_attack_on_the_protocol_has_its_effect():
     for attack in ("silent", "equivocate", "withhold", "selective", "forge"):
         assert attack in ATTACKS
         assert any(Stage(attack, seed=seed).trains(4.0) != honest for seed in SEEDS)
+
+
+# Whole networks: every guarantee is checked at every delivery.
+
+NEW = (
+    ("alie=search",),
+    ("ipm=search", "equivocate"),
+    ("strongest", "slow-drip"),
+    ("anti-elimination", "replay"),
+    ("dissensus",),
+    ("mimic=1", "withhold"),
+    ("inf", "huge"),
+    ("stale=1",),
+    ("replay",),
+    ("slow-drip",),
+    ("wrong-length", "equivocate"),
+)
+
+
+def network(recipe, attacks, nodes, f=1, seed=0, schedule="random", steps=3, byzantine=None, **options):
+    byzantine = f if byzantine is None else byzantine
+    if "train" in options:
+        options["train"] = schooling(options["train"], recipe, steps)
+    sweep = Sweep(nodes, byzantine, f, recipe, (attacks,), (schedule,), steps, **options).checked()
+    return Network(sweep.scenario(seed), seed)
+
+
+@pytest.mark.parametrize("attacks", NEW, ids=" ".join)
+@pytest.mark.parametrize(
+    ("recipe", "nodes", "options"),
+    [
+        ("trimmed", 9, {"f": 2, "steps": 2}),
+        ("trimmed", 6, {"broadcast": "plain", "schedule": "newest-first"}),
+        ("monna", 6, {"schedule": "crash"}),
+        ("jungle-rb", 4, {"sub_rounds": 2, "steps": 2, "seed": 1}),
+    ],
+    ids=["trimmed", "plain", "monna", "jungle-rb"],
+)
+def test_no_attack_breaks_a_guarantee(recipe, nodes, options, attacks):
+    network(recipe, attacks, nodes, **options).run()
+
+
+def accusations(monkeypatch, one):
+    """Who accuses whom of what in a network, as it comes."""
+    found = set()
+    accused = Network._accused
+    monkeypatch.setattr(
+        Network,
+        "_accused",
+        lambda self, process, accusation: (
+            found.add((process.member, accusation.peer, accusation.fault)) or accused(self, process, accusation)
+        ),
+    )
+    mixed = set()
+    mixes = one.checks.mixes
+    monkeypatch.setattr(one.checks, "mixes", lambda me, gathered: mixed.update(gathered.values) or mixes(me, gathered))
+    return found, mixed
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("recipe", "nodes"), [("trimmed", 5), ("jungle-rb", 4), ("jungle-mda", 7)])
+def test_a_wrong_length_is_refused_before_it_is_mixed_and_charged_to_its_sender(monkeypatch, recipe, nodes, steps):
+    """In the first step by its header, in the second by its bytes."""
+    one = network(recipe, ("wrong-length",), nodes, steps=steps, sub_rounds=1)
+    if steps == 2:
+        tell = Liar._tell
+        monkeypatch.setattr(Liar, "_tell", lambda self, slot, *lie: tell(self, slot, *lie) if slot.step == 1 else [])
+    found, mixed = accusations(monkeypatch, one)
+    one.run()
+    liars = {PeerId(nodes - 1)}
+    honest = set(range(nodes - 1))
+    assert {(accuser, fault) for accuser, peer, fault in found if accuser in honest and peer in liars} == {
+        (accuser, Fault.MALFORMED) for accuser in honest
+    }
+    assert not {member for member, _ in mixed} & liars
+
+
+@pytest.mark.parametrize("attack", ["stale=2", "replay", "slow-drip"])
+def test_what_comes_late_or_again_leaves_the_honest_learning_and_unaccused(monkeypatch, attack):
+    one = network("trimmed", (attack,), 5, steps=12, train="digits")
+    found, mixed = accusations(monkeypatch, one)
+    one.run()
+    assert min(one.accuracies()) > 0.65
+    assert {peer for accuser, peer, _ in found if accuser != ME - 2} <= {PeerId(4)}
+    assert (len(mixed) > 12 * 4) == (attack != "slow-drip"), "what comes late is not mixed"
+
+
+@pytest.mark.parametrize("attack", ["ipm=search", "huge"])
+def test_the_trimmed_mean_learns_under_what_leaves_a_plain_mean_with_nothing(attack):
+    defended = network("trimmed", (attack,), 5, steps=12, train="digits")
+    undefended = network("dsgd", (attack,), 5, f=0, byzantine=1, steps=12, train="digits", beyond_the_bound=True)
+    for one in (defended, undefended):
+        one.run()
+    assert min(defended.accuracies()) > 0.65
+    assert min(undefended.accuracies()) < 0.25
+
+
+def test_dissensus_drives_the_nodes_of_a_plain_mean_apart():
+    def spread(attacks):
+        one = network("dsgd", attacks, 5, f=0, byzantine=1, steps=6, train="digits", beyond_the_bound=True)
+        one.run()
+        models = [process.learner.trainer.vector for process in one._processes[:4]]
+        return float(torch.stack(models).std(dim=0, correction=0).norm() / models[0].norm())
+
+    assert spread(("dissensus",)) > 100 * spread(("mimic",))
+
+
+def test_turned_labels_are_learned_by_the_liars_alone():
+    one = network("dsgd", ("label-flip",), 5, f=0, byzantine=2, steps=2, train="digits", beyond_the_bound=True)
+    truth = network("dsgd", (), 5, f=0, byzantine=0, steps=2, train="digits")
+    for liar_or_not, honest in zip(one._processes, truth._processes, strict=True):
+        labels, true = (process.learner.trainer.minibatch(0)[1] for process in (liar_or_not, honest))
+        assert torch.equal(labels, 9 - true if liar_or_not.member >= 3 else true)
+
+
+# Real links.
+
+
+def test_over_real_links_a_wrong_length_is_refused_and_charged_to_its_sender(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=6, linger_s=2.0)
+
+    async def work():
+        honest = [Driver(home, LogBook()) for home in homes[:4]]
+        lying = Driver(homes[4], LogBook(), liar(homes[4], ["wrong-length"], ["node4"]))
+        runs = [asyncio.create_task(driver.run()) for driver in (*honest, lying)]
+        results = await asyncio.wait_for(asyncio.gather(*runs[:4]), 60)
+        lying.stop()
+        await runs[4]
+        for driver, result in zip(honest, results, strict=True):
+            assert result.steps == 6
+            assert set(driver._faults) == {(4, Fault.MALFORMED)}
+            assert set(result.mixed) == {"node0", "node1", "node2", "node3"}
+
+    uvloop.run(work())

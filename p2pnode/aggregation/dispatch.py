@@ -1,0 +1,50 @@
+"""Which code mixes which vectors: compiled for the CPU, compiled for a CUDA device, or else torch."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+ROWS_MAX = 128
+"""Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
+takes most of a second."""
+
+GPU_ROWS_MAX = 64
+"""Most rows for Triton, which takes some seconds to compile for so many, and minutes for 128."""
+
+NUMBERS_MIN = 1 << 16
+"""Fewest numbers for compiled code on the CPU: compiling takes as long as a hundred calls with less."""
+
+
+class Kernels(Protocol):
+    """What `cpu` and `gpu` both offer, with arguments and results as of the functions in `coordinate`."""
+
+    def mean_of_ranks(self, vectors: Tensor, first: int, stop: int) -> Tensor: ...
+    def mean_around_median(self, vectors: Tensor, keep: int) -> Tensor: ...
+    def mean_around_trimmed_mean(self, vectors: Tensor, f: int) -> Tensor: ...
+
+
+def kernels(vectors: Tensor) -> Kernels | None:
+    """The compiled code that takes these (n, d) vectors, if there is any."""
+    if serves_cpu(vectors.unbind(0)):
+        return cast(Kernels, import_module("p2pnode.aggregation.cpu"))
+    fits_gpu = vectors.device.type == "cuda" and len(vectors) <= GPU_ROWS_MAX and _fit(vectors.unbind(0))
+    if fits_gpu and find_spec("triton"):
+        return cast(Kernels, import_module("p2pnode.aggregation.gpu"))
+    return None
+
+
+def serves_cpu(rows: Sequence[Tensor]) -> bool:
+    """Whether `cpu` and `cpu_distance` take these (d,) rows: contiguous, and numbers enough to compile for."""
+    return (
+        len(rows) * len(rows[0]) >= NUMBERS_MIN
+        and _fit(rows)
+        and all(row.device.type == "cpu" and row.stride(0) == 1 for row in rows)
+    )
+
+
+def _fit(rows: Sequence[Tensor]) -> bool:
+    return len(rows) <= ROWS_MAX and rows[0].dtype in (torch.float32, torch.bfloat16)
