@@ -20,16 +20,22 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.init import Place, found
-from p2pnode.learning.catalogue import TASKS, TaskDefaults
+from p2pnode.learning import catalogue
+from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
 from p2pnode.recipe import BROADCASTS, RECIPES
 from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
+    from p2pnode.experiment.grid import Experiment
+    from p2pnode.experiment.store import Store
     from p2pnode.simulation.sweep import Sweep
     from p2pnode.testnet import Plan
 
 EXIT_FAILED, EXIT_SETTINGS = 1, 2
+
+ENGINES = ("local", "ray")
+LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
     help="A peer-to-peer learning node: decentralized SGD that learns although some of its peers lie.",
@@ -272,6 +278,86 @@ def _simulate(sweep: "Sweep", seeds: range, *, show: bool, as_json: bool) -> Non
 
 
 @app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results and plots; default: runs/NAME.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Trials at a time; 0: as many as there are cores.")] = 0,
+    engine: Annotated[str, typer.Option(help=f"What runs the trials: {', '.join(ENGINES)}.")] = "local",
+    data_dir: DataDir = None,
+    device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, cuda:1; default: the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run each trial of a grid once, side by side, and sum them up: table, heat map and curves.
+
+    What is finished is kept: the same command goes on where it was stopped, and
+    runs only what a changed file has anew. Exit code 1 if a trial failed.
+
+    Examples:
+
+      p2pnode experiment examples/experiments/rules-digits.toml
+
+      p2pnode experiment examples/experiments/monna-mnist.toml --data-dir data/mnist --workers 4
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(ENGINES)}")
+    from p2pnode.experiment import grid, plot, show, summary
+    from p2pnode.experiment.store import Store
+
+    overrides = {"data_dir": None if data_dir is None else str(data_dir), "device": device}
+    asked = grid.read(file, {key: value for key, value in overrides.items() if value is not None})
+    folder = out or Path("runs") / asked.name
+    with Store(folder) as store:
+        _conduct(asked, store, engine, workers, quiet=as_json)
+        rows = summary.rows(asked, store.records)
+    plots = plot.write(asked, rows, folder)
+    if as_json:
+        print(json.dumps(summary.machine(asked, rows) | {"plots": [str(path) for path in plots]}, indent=2))
+    else:
+        _out.print(show.table(asked, rows))
+        for line in show.mishaps(rows):
+            _out.print(line, markup=False, highlight=False, soft_wrap=True)
+        _out.print("\n".join(map(str, [store.path, *plots])), soft_wrap=True, highlight=False)
+    if any(row.errors for row in rows):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _conduct(asked: "Experiment", store: "Store", engine: str, workers: int, *, quiet: bool) -> None:
+    """Run what has no result yet; Ctrl-C and a request to end leave what is finished, and say how to go on."""
+    from p2pnode.experiment.cluster import on_ray
+    from p2pnode.experiment.engine import conduct, local
+    from p2pnode.experiment.show import Watch
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Watch(_people, asked, quiet=quiet) as watch:
+            conduct(asked, store, {"local": local, "ray": on_ray}[engine], watch.show, workers)
+    except KeyboardInterrupt:
+        _say("[yellow]interrupted[/]", f"{store.path} holds what is finished; the same command goes on from there")
+        raise typer.Exit(EXIT_FAILED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@app.command("list")
+def list_choices(
+    what: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTS)}.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is to choose from, plug-ins among it: rules, attacks, recipes or tasks."""
+    if what not in LISTS:
+        raise ConfigError(f"list {what!r}: no such list. Remedy: choose one of {', '.join(LISTS)}")
+    from p2pnode import listing
+
+    rows = listing.rows(what)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _out.print(listing.table(what, rows))
+
+
+@app.command()
 def keygen(
     home: HomeFolder,
     name: Annotated[str, typer.Option(help="The member's name, for its certificate.")] = "node",
@@ -436,7 +522,7 @@ def _genesis_values(
     seed: int,
 ) -> dict[str, Any]:
     """The genesis as options give it; what is None comes from the recipe or the task."""
-    defaults = _task(task)
+    defaults = catalogue.find(task)
     own = RECIPES[choice["name"]].momentum if choice["name"] in RECIPES else None
 
     def chosen(value: float | None, default: float) -> float:
@@ -459,14 +545,8 @@ def _genesis_values(
     }
 
 
-def _task(name: str) -> TaskDefaults:
-    if name not in TASKS:
-        raise ConfigError(f"task = {name!r}: no such task. Remedy: choose one of {', '.join(TASKS)}")
-    return TASKS[name]
-
-
 def _data_dir(task: str, data_dir: Path | None) -> str | None:
-    if _task(task).needs_data_dir and data_dir is None:
+    if catalogue.find(task).needs_data_dir and data_dir is None:
         raise ConfigError(f"data-dir is missing: {task} reads its files from a folder. Remedy: add --data-dir FOLDER")
     return None if data_dir is None else str(data_dir.resolve())
 

@@ -76,7 +76,8 @@ class Part:
     Args:
         name: its one name in settings, logs and results.
         aliases: what the literature and ByzFL call it.
-        kernel: "module:function" in this package; of points, but in `coordinate` of vectors.
+        kernel: "module:function" in this package; of points, but in `coordinate` of vectors. A plug-in's is
+            "package.module:function", of vectors.
         arguments: what the kernel takes besides, of "f", "own", "centre", "seed", and "keep", all but f.
         parameters: what may be set by number.
         values: what is set otherwise than by default.
@@ -112,10 +113,11 @@ class Part:
 
     def run(self, points: Points, given: Mapping[str, Any]) -> Any:  # noqa: ANN401  points or a mixture
         module, function = self.kernel.split(":")
-        kernel = getattr(import_module(f"p2pnode.aggregation.{module}"), function)
+        plugged = "." in module
+        kernel = getattr(import_module(module if plugged else f"p2pnode.aggregation.{module}"), function)
         given = {**given, "keep": len(points) - given["f"]}
         arguments = {name: given[name] for name in self.arguments} | self._settings()
-        if module == "coordinate":
+        if plugged or module == "coordinate":
             return points.each(kernel(points.vectors, **arguments))
         return kernel(points, **arguments)
 

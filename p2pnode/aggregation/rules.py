@@ -25,9 +25,13 @@ SCORED_TWICE = Inputs(4, 3)
 """What Bulyan needs: of n−2f chosen ones, of which f are lies, the middle n−4f."""
 
 
+BROADCAST_KINDS = ("plain", "signed-echo", "reliable")
+"""What a rule states its bounds for."""
+
+
 def _everywhere(bound: Bound) -> dict[str, Bound]:
     """The same bound over every broadcast."""
-    return dict.fromkeys(("plain", "signed-echo", "reliable"), bound)
+    return dict.fromkeys(BROADCAST_KINDS, bound)
 
 
 _RULES = (
@@ -285,25 +289,41 @@ P = TypeVar("P", bound=Part)
 
 
 def find(name: str) -> Rule:
-    """The rule of that name or alias; case, and `_` or space for `-`, do not matter.
+    """The rule of that name or alias, or a plug-in's; case, and `_` or space for `-`, do not matter.
 
     Before it pre-aggregations may stand, in order: "arc+nnm+krum". After a name numbers may: "clip=2+mean",
     "centred-clipping=10,3". The rule's own name says all of it in one way.
 
     Raises:
         ConfigError: unknown names, with the nearest and all known ones; no rule at the end, or one before it; numbers
-            that do not belong.
+            that do not belong; a plug-in that is no rule.
     """
     key = re.sub(r"\s*([+=,])\s*", r"\1", name.strip().lower()).replace("_", "-").replace(" ", "-")
     *firsts, last = key.split("+")
     before = tuple(_part("pre-aggregation", first, name, PRE_AGGREGATIONS, RULES, "put it last") for first in firsts)
-    rule = _part("aggregation rule", last, name, RULES, PRE_AGGREGATIONS, f"put a rule after it, as {key}+median")
+    rules = _with_plug_in(last.partition("=")[0])
+    rule = _part("aggregation rule", last, name, rules, PRE_AGGREGATIONS, f"put a rule after it, as {key}+median")
     if rule.wants_own and not all(pre.keeps_rows for pre in before):
         raise ConfigError(
             f"{name!r}: in buckets one's own vector, which {rule.name} needs, is lost. "
             f"Remedy: choose nnm, or a rule that treats all vectors alike"
         )
     return after(before, rule)
+
+
+def _with_plug_in(word: str) -> Mapping[str, Rule]:
+    """The rules; with the plug-in of that name, if it is neither a built-in part's nor unknown."""
+    if word in names():
+        return RULES
+    from p2pnode.aggregation.plugin import plugin_rule
+
+    rule = plugin_rule(word)
+    return RULES if rule is None else {**RULES, rule.name: rule}
+
+
+def names() -> frozenset[str]:
+    """All names and aliases of rules and pre-aggregations that are built in."""
+    return frozenset(_by_any_name(RULES)) | frozenset(_by_any_name(PRE_AGGREGATIONS))
 
 
 def _part(what: str, text: str, whole: str, table: Mapping[str, P], others: Mapping[str, Part], place: str) -> P:

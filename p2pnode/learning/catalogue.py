@@ -1,9 +1,18 @@
 """The names of the tasks and their default settings. Standard library only: the command line checks settings by it.
 
-A new task is a row here and a builder in `p2pnode.learning.task.BUILDERS`.
+A new task is a row here and a builder in `p2pnode.learning.task.BUILDERS`; or, from another distribution, a plug-in:
+an object with `defaults`, a `TaskDefaults`, and `build`, a function of the data folder or None that returns a `Task`.
 """
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from p2pnode.errors import ConfigError
+from p2pnode.plugins import discover, distribution_of, load
+
+GROUP = "p2pnode.tasks"
+"""Entry points of plug-in tasks, named as the tasks are."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,7 @@ class TaskDefaults:
         momentum: Polyak β in [0, 1).
         lr: Step size γ_0 > 0.
         lr_decay_every: Steps; γ_t = lr / (1 + ⌊t / lr_decay_every⌋). 0 keeps γ constant.
+        parameters: d, for listings; None where it is not told.
     """
 
     name: str
@@ -29,6 +39,7 @@ class TaskDefaults:
     momentum: float
     lr: float
     lr_decay_every: int
+    parameters: int | None = None
 
 
 # digits: 7 nodes over an i.i.d. split, trimmed mean with f = 1 every step, reach a test accuracy of 0.96 by step 100
@@ -50,6 +61,7 @@ TASKS: dict[str, TaskDefaults] = {
             momentum=0.9,
             lr=0.5,
             lr_decay_every=0,
+            parameters=4_810,
         ),
         TaskDefaults(
             name="mnist",
@@ -60,6 +72,7 @@ TASKS: dict[str, TaskDefaults] = {
             momentum=0.99,
             lr=0.75,
             lr_decay_every=50,
+            parameters=431_080,
         ),
         TaskDefaults(
             name="mnist-mlp",
@@ -70,6 +83,7 @@ TASKS: dict[str, TaskDefaults] = {
             momentum=0.9,
             lr=5.0,
             lr_decay_every=0,
+            parameters=79_510,
         ),
         TaskDefaults(
             name="fashion-mnist",
@@ -80,6 +94,7 @@ TASKS: dict[str, TaskDefaults] = {
             momentum=0.99,
             lr=0.75,
             lr_decay_every=50,
+            parameters=431_080,
         ),
         TaskDefaults(
             name="regression",
@@ -90,6 +105,59 @@ TASKS: dict[str, TaskDefaults] = {
             momentum=0.0,
             lr=7.5,
             lr_decay_every=1,
+            parameters=2,
         ),
     )
 }
+
+
+def find(name: str) -> TaskDefaults:
+    """The defaults of the task of that name: built in, or a plug-in's.
+
+    Raises:
+        ConfigError: if there is none, naming the nearest and all; or a plug-in is none.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name in plugged():
+        defaults: TaskDefaults = plugin(name).defaults
+        return defaults
+    known = [*TASKS, *plugged()]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"task = {name!r}: no such task. Remedy: {hint}choose one of {', '.join(known)}")
+
+
+def plugged() -> list[str]:
+    """Names of the tasks that plug-ins offer; none of them is imported.
+
+    Raises:
+        ConfigError: if one has the name of a built-in task.
+    """
+    names = discover(GROUP)
+    for name in names:
+        if name in TASKS:
+            raise ConfigError(
+                f"{GROUP}: {distribution_of(names[name])} offers a task {name!r}, which is built in. Remedy: rename it "
+                "there, or uninstall it"
+            )
+    return list(names)
+
+
+def plugin(name: str) -> Any:  # noqa: ANN401  of another distribution; what it must have is checked here
+    """The plug-in task of that name: an object with `defaults` and `build`.
+
+    Raises:
+        ConfigError: if there is none, or it lacks one of them.
+    """
+    found = load(GROUP, name)
+    if not isinstance(getattr(found, "defaults", None), TaskDefaults) or not callable(getattr(found, "build", None)):
+        raise ConfigError(
+            f"{GROUP}: the plug-in {name!r} is no task: it needs `defaults`, a TaskDefaults, and `build`, a function "
+            "of the data folder. Remedy: mend or uninstall it"
+        )
+    if found.defaults.name != name:
+        raise ConfigError(
+            f"{GROUP}: the plug-in {name!r} calls its task {found.defaults.name!r}. Remedy: give both one name there"
+        )
+    return found

@@ -1,7 +1,7 @@
 """A task: a model with its data, loss and metric under one name.
 
-A plug-in adds a task by a row in `catalogue.TASKS` and a builder in `BUILDERS`; whatever builds a `Task` can also
-hand it straight to a `Trainer`.
+Built-in tasks have a row in `catalogue.TASKS` and a builder in `BUILDERS`; plug-ins bring both, as `catalogue` says.
+Whatever builds a `Task` can also hand it straight to a `Trainer`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pnode.errors import ConfigError
+from p2pnode.learning import catalogue
 from p2pnode.learning.data import LABELS, Dataset, load
 from p2pnode.learning.partition import Stream, part_size, partition, seed_sequence
 from p2pnode.learning.regression import linear, regression_data, within_epsilon
@@ -164,12 +165,19 @@ def build(name: str, data_dir: Path | None) -> Task:
     """Return the task of that name with its data loaded, once a process: forked nodes share what was loaded before.
 
     Args:
-        name: A key of `BUILDERS`.
+        name: A key of `BUILDERS`, or the name of a plug-in task.
         data_dir: The folder of its files, if it needs any.
 
     Raises:
         ConfigError: There is no such task, or its data are missing or damaged.
     """
-    if name not in BUILDERS:
-        raise ConfigError(f"task: there is no task {name!r}; choose one of {', '.join(BUILDERS)}")
-    return BUILDERS[name](data_dir)
+    if name in BUILDERS:
+        return BUILDERS[name](data_dir)
+    catalogue.find(name)
+    task = catalogue.plugin(name).build(data_dir)
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"{catalogue.GROUP}: the plug-in {name!r} built a {type(task).__name__}, no Task. "
+            "Remedy: mend or uninstall it"
+        )
+    return task

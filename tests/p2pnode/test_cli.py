@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from p2pnode import cli
 from p2pnode.codec import encode_evidence
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.experiment import engine
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, certified_key
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
+from tests import trials
 
 ADDRESSES = [part for i in range(5) for part in ("--address", f"n{i}=127.0.0.1:{7000 + i}")]
 
@@ -406,3 +409,80 @@ def test_a_file_that_is_missing_is_a_mistake_in_the_settings(call, network, tmp_
     code, _, err = call("verify-evidence", file, "--genesis", tmp_path / "none")
     assert code == 2
     assert "make one with `p2pnode init`" in err
+
+
+# Experiments and listings.
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """Trials that need no training."""
+    conduct = engine.conduct
+    monkeypatch.setattr(engine, "conduct", partial(conduct, perform=trials.learned))
+
+
+def test_an_experiment_ends_in_a_table_and_plots(call, learned, tmp_path):
+    (tmp_path / "x.toml").write_text(trials.RULES)
+    code, out, err = call("experiment", tmp_path / "x.toml", "--out", tmp_path / "out", "--workers", 2)
+    assert code == 0, err
+    for part in ("rules", "trimmed-mean", "sign-flip", "reference: recipe dsgd", "results.jsonl", "heatmap.png"):
+        assert part in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.jsonl", "heatmap.png", "curves.png"}
+
+
+def test_an_experiment_tells_machines_all(call, learned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.toml").write_text(trials.RULES)
+    code, out, _ = call("experiment", "x.toml", "--json")
+    told = json.loads(out)
+    assert (code, told["name"], told["trials"], told["failed"], len(told["cells"])) == (0, "rules", 14, 0, 7)
+    assert told["plots"] == ["runs/rules/heatmap.png", "runs/rules/curves.png"]
+
+
+def test_an_experiment_in_which_a_trial_failed_exits_1(call, monkeypatch, tmp_path):
+    (tmp_path / "x.toml").write_text(trials.RULES)
+    monkeypatch.setattr(engine, "conduct", partial(engine.conduct, perform=trials.failing))
+    code, out, _ = call("experiment", tmp_path / "x.toml", "--out", tmp_path / "out")
+    assert code == 1
+    assert "rule median, attack sign-flip, seed 1: ValueError: lost the way" in out
+
+
+def test_an_interrupted_experiment_says_how_to_go_on(call, monkeypatch, tmp_path):
+    (tmp_path / "x.toml").write_text(trials.RULES)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "conduct", interrupted)
+    code, out, err = call("experiment", tmp_path / "x.toml", "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert "interrupted" in err
+    assert "the same command goes on" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["experiment", "gone.toml"], ["gone.toml: No such file", "name an experiment file"]),
+        (["experiment", "x.toml", "--engine", "spark"], ["engine = 'spark'", "local, ray"]),
+        (["list", "rulez"], ["list 'rulez'", "rules, attacks, recipes, tasks"]),
+    ],
+)
+def test_a_wrong_experiment_or_list_is_refused(call, monkeypatch, tmp_path, arguments, wanted):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.toml").write_text(trials.RULES)
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert err.startswith("refused ")
+    for part in [*wanted, "Remedy: "]:
+        assert part in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("what", cli.LISTS)
+def test_lists_are_for_people_and_machines(call, what):
+    code, out, _ = call("list", what)
+    assert code == 0
+    names = [entry["name"] for entry in json.loads(call("list", what, "--json")[1])]
+    assert len(names) >= 3
+    assert all(name in out for name in names)
