@@ -10,7 +10,7 @@ from torch import Tensor
 
 ROWS_MAX = 128
 """Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
-takes most of a second."""
+takes a second or two."""
 
 NUMBERS_MIN = 1 << 16
 """Fewest numbers for compiled code on the CPU: compiling takes as long as a hundred calls with less."""

@@ -4,6 +4,7 @@ All rules take their turns again and again, and of each the median counts: so wh
 alike. On a CUDA device the bandwidth of a copy is measured too, for the fraction of it that a rule achieves.
 """
 
+import ctypes
 import json
 import statistics
 import sys
@@ -12,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
@@ -98,10 +101,9 @@ def rules(
         for row in rows:
             sys.stdout.write(json.dumps(asdict(row)) + "\n")
     else:
-        Console().print(_table(rows, threads))
-        for row in rows:
-            if row.note:
-                Console().print(f"{row.rule}, n={row.n} f={row.f} d={row.d:,} {row.device}: {row.note}", markup=False)
+        console = Console()
+        console.print(*_tables(rows, threads), sep="\n")
+        console.print("Medians of interleaved repeats. Extra: the most memory that a call held beside its inputs.")
 
 
 def run() -> None:
@@ -210,9 +212,10 @@ def _first(call: Call, device: str) -> tuple[float, int | None]:
 def _forget_peak() -> int | None:
     """Make the process's peak of memory what it holds now, and say how much that is; None where Linux is not."""
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # else a call is given what an earlier one gave back, and seems to need none
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return _status("VmRSS")
-    except OSError:
+    except (OSError, AttributeError):
         return None
 
 
@@ -239,29 +242,24 @@ def _copied_bytes_a_second(vectors: Tensor) -> float:
     return 2 * vectors.numel() * vectors.itemsize / statistics.median(taken)
 
 
-def _table(rows: Sequence[Row], threads: int) -> Table:
-    table = Table(title=f"aggregation rules, {threads} CPU threads, medians of interleaved repeats")
-    for heading in ("rule", "n", "f", "d", "device", "ms", "× mean", "MiB", "of copy"):
-        table.add_column(heading, justify="left" if heading in ("rule", "device") else "right", no_wrap=True)
-    previous = None
-    for row in rows:
-        here = (row.n, row.f, row.d, row.device)
-        if previous not in (None, here):
-            table.add_section()
-        previous = here
-        table.add_row(
-            row.rule,
-            str(row.n),
-            str(row.f),
-            f"{row.d:,}",
-            row.device,
-            _figure(row.seconds, 1e3, ".2f") or "refused",
-            _figure(row.ratio_to_mean, 1, ".2f"),
-            _figure(row.scratch_bytes, 2**-20, ".1f"),
-            _figure(row.bandwidth_fraction, 1, ".0%"),
-        )
-    table.caption = "MiB: the most that a call held beside its inputs; of copy: bandwidth achieved, of a copy's"
-    return table
+def _tables(rows: Sequence[Row], threads: int) -> Iterator[Table]:
+    """One table for each size and device."""
+    for (n, f, d, device), group in groupby(rows, key=lambda row: (row.n, row.f, row.d, row.device)):
+        where = device if device == "cuda" else f"{threads} CPU threads"
+        table = Table(title=f"n={n} f={f} d={d:,}, {where}", title_justify="left")
+        table.add_column("rule", no_wrap=True)
+        for heading in ("ms", "× mean", "extra MiB", *(["of copy"] if device == "cuda" else [])):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("")
+        for row in group:
+            figures = [
+                _figure(row.seconds, 1e3, ".2f"),
+                _figure(row.ratio_to_mean, 1, ".2f"),
+                _figure(row.scratch_bytes, 2**-20, ".1f"),
+                *([_figure(row.bandwidth_fraction, 1, ".0%")] if device == "cuda" else []),
+            ]
+            table.add_row(row.rule, *figures, escape(row.note))
+        yield table
 
 
 def _figure(number: float | None, scale: float, style: str) -> str:
