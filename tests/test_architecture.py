@@ -17,6 +17,7 @@ ALLOWED = {
     "cryptography": ("p2pnode/identity.py",),
     "torch": (
         "p2pnode/aggregation/",
+        "p2pnode/bench/",
         "p2pnode/learning/",
         "p2pnode/byzantine/vectors.py",
         "p2pnode/byzantine/search.py",
@@ -26,6 +27,7 @@ ALLOWED = {
         "p2pnode/simulation/",
         "p2pnode/spawner.py",
     ),
+    "llvmlite": ("p2pnode/aggregation/",),
     "pickle": (),
     "marshal": (),
     "shelve": (),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 ROWS_MAX = 128
 """Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
-takes most of a second."""
+takes a second or two."""
 
 GPU_ROWS_MAX = 64
 """Most rows for Triton, which takes some seconds to compile for so many, and minutes for 128."""

@@ -2,7 +2,7 @@
 
 A sorting network has no branches, so for a given n all of it can be laid out in the registers: load a few coordinates
 of each of the n rows, compare and swap, average, store, go on. Every row is read once and nothing else is; on two cores
-the network then hides behind the reading. Compiling takes 50 ms at n = 26 and under a second at n = 128.
+the network then hides behind the reading. Compiling takes 0.1 s at n = 26, and a second or two at n = 128.
 
 Floats are sorted as the integers that their bits are, the lower bits of negative ones flipped. Integers have a total
 order, −0 below +0, so no order of the inputs leaves its trace; and bfloat16 sorts twice as many in one register.
