@@ -21,7 +21,7 @@ Values = Mapping[str, float | None]
 """What a rule's parameters are set to."""
 
 SUBSETS_MAX = 30_000
-"""Most subsets whose covariances are looked at: a second or two at q = 21, f = 5, where there are 20349."""
+"""Most subsets whose covariances are looked at; at q = 21, f = 5, where there are 20349, it takes half a second."""
 
 
 class Inputs(NamedTuple):
