@@ -113,7 +113,7 @@ Shortened: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _turned(situation: Situation, direction: Tensor) -> Shortened:
-    """In coordinates of their own, float64."""
+    """In coordinates of their own."""
     mean = situation.honest.mean(dim=0)
     # Differences from the mean: beside a model they are small, and would be lost in its products.
     parts = torch.vstack([situation.honest - mean, direction, _centre(situation) - mean, mean])
@@ -132,13 +132,16 @@ def _centre(situation: Situation) -> Tensor:
 
 
 def coordinates(vectors: Tensor) -> Tensor:
-    """(k, d) → (k, k) float64 with the same inner products, and so the same lengths and distances; NaN on overflow."""
-    products = vectors @ vectors.T
+    """(k, d) → (k, k) of the same dtype and inner products, and so the same lengths and distances; NaN if one is no
+    number. What is finite does not overflow, so that a search goes on where a rule has long been broken."""
+    size = vectors.abs().max().clamp_min(torch.finfo(vectors.dtype).tiny)
+    unit = vectors / size
+    products = unit @ unit.T
     if not products.isfinite().all():
-        return torch.full_like(products, torch.nan, dtype=torch.float64)
+        return torch.full_like(products, torch.nan)
     values, axes = torch.linalg.eigh(products.double())
-    short: Tensor = axes * values.clamp_min(0).sqrt()
-    return short
+    short: Tensor = axes * values.clamp_min(0).sqrt() * size
+    return short.to(vectors.dtype)
 
 
 def sample(vectors: Tensor, slot: Slot) -> Tensor:

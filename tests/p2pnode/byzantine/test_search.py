@@ -196,6 +196,8 @@ def test_coordinates_keep_every_length_and_distance_however_long_the_vectors():
     assert short.shape == (6, 6)
     assert torch.cdist(short, short).numpy() == pytest.approx(torch.cdist(vectors, vectors).numpy(), rel=1e-4, abs=1e-2)
     assert short.norm(dim=1).numpy() == pytest.approx(vectors.norm(dim=1).numpy(), rel=1e-5)
+    lengths = coordinates(1e25 * vectors).double().norm(dim=1).numpy()
+    assert lengths == pytest.approx(1e25 * vectors.double().norm(dim=1).numpy(), rel=1e-5), "products would overflow"
 
 
 @pytest.mark.parametrize("value", [1e30, torch.inf])
