@@ -14,6 +14,7 @@ Source: the line search of the published experiments of ByzantineMomentum and Mo
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import sqrt
+from typing import TypeAlias
 from zlib import crc32
 
 import torch
@@ -42,7 +43,7 @@ def displacement(situation: Situation, lie: Tensor) -> float:
         lie: (d,).
     """
     honest, mean = situation.honest, situation.honest.mean(dim=0)
-    return _displacement(situation, honest, mean, lie, situation.centre)
+    return _displacement(situation, honest, mean, lie, _centre(situation))
 
 
 class Line:
@@ -55,13 +56,8 @@ class Line:
 
     def __init__(self, situation: Situation, direction: Tensor) -> None:
         self._situation = situation
-        short = _turned(situation, direction) if _looks_at_distances(situation) else None
-        if short is None:
-            honest, slot, centre = situation.honest, situation.slot, situation.centre
-            origin = direction.new_zeros(1, len(direction)) if centre is None else centre[None]
-            honest, along, origin = (sample(vectors, slot) for vectors in (honest, direction[None], origin))
-            short = honest, honest.mean(dim=0), along[0], origin[0]
-        self._honest, self._mean, self._direction, self._centre = short
+        shorten = _turned if _looks_at_distances(situation) else _sampled
+        self._honest, self._mean, self._direction, self._centre = shorten(situation, direction)
 
     def displacement(self, factor: float) -> float:
         """`displacement` of mean + factor·direction, exact or estimated."""
@@ -112,25 +108,40 @@ def strongest(attacks: Sequence[VectorAttack]) -> VectorAttack:
 # Shorter vectors.
 
 
-def _turned(situation: Situation, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """The honest, their mean, the direction and the centre, in coordinates of their own; None if they overflow."""
+Shortened: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The honest, their mean, the direction and the centre, in fewer coordinates."""
+
+
+def _turned(situation: Situation, direction: Tensor) -> Shortened:
+    """In coordinates of their own."""
     mean = situation.honest.mean(dim=0)
-    centre = torch.zeros_like(mean) if situation.centre is None else situation.centre
     # Differences from the mean: beside a model they are small, and would be lost in its products.
-    parts = coordinates(torch.vstack([situation.honest - mean, direction, centre - mean, mean]))
-    if not parts.isfinite().all():
-        return None
-    return parts[:-3] + parts[-1], parts[-1], parts[-3], parts[-2] + parts[-1]
+    parts = torch.vstack([situation.honest - mean, direction, _centre(situation) - mean, mean])
+    *differences, along, from_mean, middle = coordinates(parts)
+    return torch.stack(differences) + middle, middle, along, from_mean + middle
+
+
+def _sampled(situation: Situation, direction: Tensor) -> Shortened:
+    honest = sample(situation.honest, situation.slot)
+    along, centre = sample(torch.stack([direction, _centre(situation)]), situation.slot)
+    return honest, honest.mean(dim=0), along, centre
+
+
+def _centre(situation: Situation) -> Tensor:
+    return torch.zeros_like(situation.honest[0]) if situation.centre is None else situation.centre
 
 
 def coordinates(vectors: Tensor) -> Tensor:
-    """(k, d) → (k, k) float64 with the same inner products, and so the same lengths and distances; NaN on overflow."""
-    products = vectors @ vectors.T
+    """(k, d) → (k, k) of the same dtype and inner products, and so the same lengths and distances; NaN if one is no
+    number. What is finite does not overflow, so that a search goes on where a rule has long been broken."""
+    size = vectors.abs().max().clamp_min(torch.finfo(vectors.dtype).tiny)
+    unit = vectors / size
+    products = unit @ unit.T
     if not products.isfinite().all():
-        return torch.full_like(products, torch.nan, dtype=torch.float64)
+        return torch.full_like(products, torch.nan)
     values, axes = torch.linalg.eigh(products.double())
-    short: Tensor = axes * values.clamp_min(0).sqrt()
-    return short
+    short: Tensor = axes * values.clamp_min(0).sqrt() * size
+    return short.to(vectors.dtype)
 
 
 def sample(vectors: Tensor, slot: Slot) -> Tensor:
@@ -167,13 +178,13 @@ def looks_at_distances(rule: str, q: int, f: int) -> bool:
 # Mixtures.
 
 
-def _displacement(situation: Situation, honest: Tensor, mean: Tensor, lie: Tensor, centre: Tensor | None) -> float:
+def _displacement(situation: Situation, honest: Tensor, mean: Tensor, lie: Tensor, centre: Tensor) -> float:
     truths = max(1, situation.n - situation.f - situation.liars)
     # Those not seen yet are taken for those that were, in turn.
     rows = torch.arange(truths, device=honest.device) % len(honest)
     vectors = torch.cat([honest[rows], lie.expand(situation.liars, -1)])
     try:
-        mixture = _mix(situation.rule, vectors, situation.f, torch.zeros_like(mean) if centre is None else centre)
+        mixture = _mix(situation.rule, vectors, situation.f, centre)
     except NonFinite:
         return 0.0
     return float((mixture - mean).norm())

@@ -173,6 +173,19 @@ def test_a_rule_that_measures_from_the_model_is_given_it(monkeypatch):
     assert given[-1].tolist() == pytest.approx(model.tolist(), abs=1e-4)
 
 
+def test_a_rule_that_measures_distances_from_the_model_is_given_it_in_the_same_coordinates(monkeypatch):
+    def nearest_to_the_model(rule, rows, *, f, own, centre):
+        return rows[(rows - centre).norm(dim=1).argsort()[: len(rows) - f]].mean(dim=0)
+
+    monkeypatch.setattr(search, "find", lambda _: SimpleNamespace(wants_centre=True))
+    monkeypatch.setattr(search, "aggregate", nearest_to_the_model)
+    one = situation("by distance", centre=torch.full((200,), -0.4))
+    assert looks_at_distances("by distance", 13, 3)
+    mean, std = spread(one.honest)
+    for z in (0.0, 0.5, 1.0, 2.0, 4.0):
+        assert Line(one, -std).displacement(z) == pytest.approx(displacement(one, mean - z * std), rel=1e-3)
+
+
 # Shorter vectors.
 
 
@@ -183,6 +196,8 @@ def test_coordinates_keep_every_length_and_distance_however_long_the_vectors():
     assert short.shape == (6, 6)
     assert torch.cdist(short, short).numpy() == pytest.approx(torch.cdist(vectors, vectors).numpy(), rel=1e-4, abs=1e-2)
     assert short.norm(dim=1).numpy() == pytest.approx(vectors.norm(dim=1).numpy(), rel=1e-5)
+    lengths = coordinates(1e25 * vectors).double().norm(dim=1).numpy()
+    assert lengths == pytest.approx(1e25 * vectors.double().norm(dim=1).numpy(), rel=1e-5), "products would overflow"
 
 
 @pytest.mark.parametrize("value", [1e30, torch.inf])
