@@ -14,7 +14,7 @@ from rich.text import Text
 from p2pnode.aggregation import PRE_AGGREGATIONS, RULES, plugin
 from p2pnode.aggregation.resilience import Constant
 from p2pnode.aggregation.rule import Inputs, Part, Rule
-from p2pnode.byzantine import ATTACKS
+from p2pnode.byzantine import ALIASES, ATTACKS, PARAMETERS, PLUGINS, known_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
@@ -138,7 +138,25 @@ def _rule_lines(entry: Entry) -> list[str]:
 
 
 def _attacks() -> list[Entry]:
-    return [{"name": name, "origin": None, "summary": summary} for name, summary in ATTACKS.items()]
+    built_in = [
+        {
+            "name": name,
+            "origin": None,
+            "aliases": [alias for alias, meant in ALIASES.items() if meant == name],
+            "parameter": str(PARAMETERS[name]) if name in PARAMETERS else None,
+            "summary": summary,
+        }
+        for name, summary in ATTACKS.items()
+    ]
+    return built_in + _of_plug_ins(PLUGINS, [name for name in known_attacks() if name not in ATTACKS])
+
+
+def _attack_cells(entry: Entry) -> list[Text]:
+    about = Text(f"{entry['summary']}\n")
+    if entry["parameter"] is not None:
+        about.append(f"{entry['name']}={entry['parameter']}\n", style="dim")
+    about.append(f"also {', '.join(entry['aliases'])}\n" if entry["aliases"] else "", style="dim")
+    return [about]
 
 
 def _recipes() -> list[Entry]:
@@ -229,7 +247,7 @@ _COLUMNS = {
 }
 _CELLS: dict[str, Callable[[Entry], list[Text]]] = {
     "rules": _rule_cells,
-    "attacks": lambda entry: [Text(entry["summary"])],
+    "attacks": _attack_cells,
     "recipes": _recipe_cells,
     "tasks": _task_cells,
 }

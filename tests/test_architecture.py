@@ -24,6 +24,7 @@ ALLOWED = {
         "p2pnode/byzantine/schemes.py",
         "p2pnode/byzantine/behaviour.py",
         "p2pnode/driver.py",
+        "p2pnode/experiment/engine.py",
         "p2pnode/simulation/",
         "p2pnode/spawner.py",
     ),

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pnode.errors import ConfigError
-from p2pnode.experiment.engine import Began, Ended, Event, Perform, Stepped, attempt, use_one_thread
+from p2pnode.experiment.engine import Began, Ended, Event, Perform, Stepped, attempt
 from p2pnode.simulation.trial import Trial
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def _started(workers: int) -> Any:  # noqa: ANN401  a library that may be missin
 
 def _perform(index: int, trial: Trial, perform: Perform, reports: "Queue") -> Ended:
     """The task."""
-    use_one_thread()
     reports.put(Began(index))
     return attempt(index, trial, perform, reports.put)
 

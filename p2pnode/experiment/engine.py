@@ -17,13 +17,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
 
+import torch
+
 from p2pnode.errors import P2PNodeError
 from p2pnode.experiment.grid import Experiment, key_of
 from p2pnode.experiment.store import Record, Store
 from p2pnode.simulation.trial import Outcome, Trial, perform
-
-THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""Each trial has one thread, so that sums come out the same however many run; torch, numpy and numba read these."""
 
 _REPORT_EVERY_S = 0.2
 
@@ -165,7 +164,6 @@ def _work(pipe: Connection) -> None:
     """What a worker does: perform what it is sent, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     Thread(target=_end_with_parent, daemon=True).start()
-    use_one_thread()
     try:
         perform: Perform = pipe.recv()
         while True:
@@ -186,13 +184,12 @@ def _end_with_parent() -> None:
 # What all engines' workers do.
 
 
-def use_one_thread() -> None:
-    """Let this process compute with one thread; to be called before torch and numba are imported."""
-    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
-
-
 def attempt(index: int, trial: Trial, perform: Perform, report: Callable[[Stepped], None]) -> Ended:
-    """Perform a trial, reporting its steps now and then; what it raises is the error that it ended with."""
+    """Perform a trial in this process, reporting its steps now and then; what it raises is the error it ended with.
+
+    It has one thread, so that sums come out the same however many trials run side by side.
+    """
+    torch.set_num_threads(1)
     said = 0.0
 
     def progress(step: int, steps: int) -> None:

@@ -175,7 +175,7 @@ class TrialSettings(Settings):
         ):
             if name is not None and name not in known:
                 raise ConfigError(f"{key} = {name!r}: no such {key}. Remedy: choose one of {', '.join(known)}")
-        check_attacks(name.partition("=")[0] for name in attack if name != "twins")
+        check_attacks(name for name in attack if name != "twins")
 
 
 @cache

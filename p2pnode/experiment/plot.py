@@ -22,7 +22,7 @@ _GAP_LEAST = 10.0
 """Points that the darkest colour of a gap stands for, at least: small gaps look small."""
 
 _LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
-"""Okabe and Ito's, told apart by the colour-blind too; wine for their yellow, too bright for a line, and their black."""
+"""Okabe and Ito's, told apart by the colour-blind too; but wine for their yellow, too bright for a line."""
 
 
 Colour = str | tuple[float, float, float, float]

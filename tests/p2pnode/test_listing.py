@@ -55,6 +55,13 @@ def test_a_rule_is_listed_with_its_constants_and_parameters_where_it_has_any():
     assert by_name["mean"]["kappa"] is None, "infinity is no JSON"
 
 
+def test_an_attack_is_listed_with_its_parameter_and_aliases():
+    by_name = {entry["name"]: entry for entry in listing.rows("attacks")}
+    assert "search" in by_name["alie"]["parameter"]
+    assert "a-little-is-enough" in by_name["alie"]["aliases"]
+    assert by_name["silent"]["parameter"] is None
+
+
 def test_a_recipe_is_listed_with_its_exchanges_in_order():
     by_name = {entry["name"]: entry for entry in listing.rows("recipes")}
     assert by_name["jungle-rb"]["exchanges"] == [

@@ -4,25 +4,35 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 
 from p2pnode.experiment import summary
-from p2pnode.experiment.engine import Began, Ended, Stepped, conduct, local
+from p2pnode.experiment.engine import Began, Ended, Stepped, attempt, conduct, local
 from p2pnode.experiment.store import Store
 from tests.trials import RULES, dying, experiment, failing, learned, stuck_after_three, telling_its_threads
 
 ROOT = Path(__file__).parents[3]
-FEW = RULES.replace('"median", ', "").replace("[1, 2]", "[1]")
+MISHAPS = """
+name = "x"
+[base]
+nodes = 13
+byzantine = 2
+steps = 20
+[grid]
+attack = ["random", "sign-flip", "zero", "alie", "none"]
+seed = [1]
+"""
 
 
 def in_process(trials, perform, workers):
     """An engine without processes."""
     for index, trial in enumerate(trials):
         yield Began(index)
-        yield Ended(index, perform(trial, None), None)
+        yield attempt(index, trial, perform, lambda report: None)
 
 
 def run(asked, folder, engine=in_process, watch=lambda trials, event: None, perform=learned):
@@ -31,43 +41,31 @@ def run(asked, folder, engine=in_process, watch=lambda trials, event: None, perf
         return summary.machine(asked, summary.rows(asked, store.records))
 
 
-def test_all_trials_are_run_and_said_of(tmp_path):
+def test_all_trials_are_run_each_with_one_thread_and_said_of(tmp_path):
     asked = experiment(tmp_path)
-    events = list(local(asked.trials, learned, 2))
+    events = list(local(asked.trials, telling_its_threads, 2))
     for index in range(len(asked.trials)):
         own = [event for event in events if event.index == index]
         assert isinstance(own[0], Began)
         assert isinstance(own[-1], Ended)
-        assert own[-1].outcome == learned(asked.trials[index])
+        assert own[-1].outcome == replace(learned(asked.trials[index]), deliveries=1)
         assert all(isinstance(event, Stepped) and event.steps == 20 for event in own[1:-1])
     assert any(isinstance(event, Stepped) for event in events)
 
 
-def test_each_worker_has_one_thread(tmp_path):
-    (trial,) = experiment(tmp_path, 'name = "x"').trials
-    _, ended = (event for event in local([trial], telling_its_threads, 1) if not isinstance(event, Stepped))
-    assert ended.outcome.deliveries == 1
-
-
-def test_a_failed_trial_costs_itself_alone_and_is_kept_with_its_error(tmp_path):
-    told = run(experiment(tmp_path), tmp_path / "out", local, perform=failing)
-    errors = {cell["attack"]: cell["errors"] for cell in told["cells"]}
-    assert errors["none"] == {}
-    assert errors["sign-flip"] == {"1": "ValueError: lost the way", "2": "ValueError: lost the way"}
-    assert all("the outcome is none" in error for error in errors["alie"].values())
-    assert told["failed"] == 8
+def test_a_trial_that_fails_or_takes_its_worker_along_costs_itself_alone(tmp_path):
+    told = run(experiment(tmp_path, MISHAPS), tmp_path / "out", local, perform=dying)
+    errors = {cell["attack"]: cell["errors"].get("1") for cell in told["cells"]}
+    assert "the outcome is none" in errors.pop("alie")
+    assert errors == {
+        "sign-flip": "ValueError: lost the way",
+        "random": "the worker died (SIGKILL)",
+        "zero": "the worker died (exit code 3)",
+        "none": None,
+    }
     with Store(tmp_path / "out") as store:
         assert len(store.records) == told["trials"]
         assert any("Traceback" in (record.error or "") for record in store.records.values())
-
-
-def test_a_worker_that_dies_costs_its_trial_alone(tmp_path):
-    told = run(experiment(tmp_path, FEW), tmp_path / "out", local, perform=dying)
-    errors = {cell["attack"]: set(cell["errors"].values()) for cell in told["cells"]}
-    assert errors["sign-flip"] == {"the worker died (SIGKILL)"}
-    assert errors["alie"] == {"the worker died (exit code 3)"}
-    assert errors["none"] == set()
-    assert told["failed"] == 2
 
 
 def test_an_interrupted_experiment_goes_on_to_the_very_same_table(tmp_path):
@@ -119,7 +117,7 @@ def test_an_experiment_that_is_killed_goes_on_to_the_very_same_table(tmp_path):
 
 def test_failed_trials_are_tried_again_and_finished_ones_are_not(tmp_path):
     asked = experiment(tmp_path)
-    run(asked, tmp_path / "out", local, perform=failing)
+    run(asked, tmp_path / "out", perform=failing)
     again = []
     run(asked, tmp_path / "out", watch=lambda trials, event: again.append(trials[event.index].attack))
     assert set(again) == {("sign-flip",), ("alie",)}

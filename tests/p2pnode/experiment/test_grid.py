@@ -5,19 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.byzantine import ATTACKS
 from p2pnode.errors import ConfigError
 from p2pnode.experiment.grid import TRIALS_MAX, canonical, key_of, read
 from tests.trials import RULES, experiment
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "experiments"
-
-
-@pytest.fixture
-def every_name(monkeypatch):
-    """Names that examples use, whether or not they are there yet."""
-    for name in ("ipm", "label-flip"):
-        monkeypatch.setitem(ATTACKS, name, ATTACKS.get(name, name))
 
 
 def refusal(tmp_path, text):
@@ -162,6 +154,7 @@ def test_axes_are_the_files_or_the_first_keys_that_vary(tmp_path, plot, axes):
         ('name = "x"\n[grid]\nseed = [-1]', ["seed = '-1'", "an integer from 0"]),
         ('name = "x"\n[grid]\nseed = [[1]]', ["seed = '[1]'", "an integer from 0"]),
         ('name = "x"\n[base]\nattack = "sing-flip"\nbyzantine = 1', ["did you mean 'sign-flip'?"]),
+        ('name = "x"\n[base]\nattack = "alie=much"\nbyzantine = 1', ["'much' is no parameter of alie"]),
         ('name = "x"\n[base]\ntask = "digist"', ["task = 'digist'", "did you mean 'digits'?"]),
         ('name = "x"\n[base]\ntask = "mnist"', ["data_dir is missing", "--data-dir"]),
         ('name = "x"\n[base]\nrecipe = "trimed"', ["recipe = 'trimed'", "trimmed"]),
@@ -205,7 +198,7 @@ def test_a_missing_file_is_named(tmp_path):
 # The examples.
 
 
-def test_the_example_of_monna_is_its_published_setting(every_name, tmp_path):
+def test_the_example_of_monna_is_its_published_setting(tmp_path):
     found = read(EXAMPLES / "monna-mnist.toml", {"data_dir": str(tmp_path)})
     for trial in (trial for cell in of_kind(found, "grid") for trial in cell.trials.values()):
         assert (trial.nodes, trial.byzantine, trial.f, trial.sub_rounds, trial.alpha) == (26, 5, 5, 1, 1)
@@ -222,7 +215,7 @@ def test_the_example_of_monna_is_its_published_setting(every_name, tmp_path):
     assert len(found.trials) == 2 * 4 * 5 + 5
 
 
-def test_the_example_of_distributed_momentum_is_its_published_setting(every_name, tmp_path):
+def test_the_example_of_distributed_momentum_is_its_published_setting(tmp_path):
     found = read(EXAMPLES / "momentum-mnist.toml", {"data_dir": str(tmp_path)})
     first, second = of_kind(found, "grid")
     for cell, placement in ((first, "update"), (second, "worker")):
@@ -234,7 +227,7 @@ def test_the_example_of_distributed_momentum_is_its_published_setting(every_name
     assert {(t.nodes, t.byzantine, t.f) for t in first.baselines.values()} == {(27, 0, 0)}
 
 
-def test_the_quick_example_needs_no_files(every_name):
+def test_the_quick_example_needs_no_files():
     found = read(EXAMPLES / "rules-digits.toml")
     assert (found.rows, found.columns) == ("rule", "attack")
     assert all(cell.baselines for cell in found.cells)
