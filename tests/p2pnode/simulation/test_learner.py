@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from p2pnode.aggregation import aggregate
 from p2pnode.learning.catalogue import TASKS
+from p2pnode.learning.local import Mixer
 from p2pnode.learning.partition import partition
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import choose
-from p2pnode.simulation.learner import LENGTH, Chance, Machine, Mixtures, School
+from p2pnode.simulation.learner import LENGTH, Chance, Machine, School
 from p2pnode.simulation.scenario import schooling
 from protocols.committee import Committee
 
@@ -23,8 +23,12 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+def chance(seed, process, recipe="trimmed"):
+    return Chance(seed, process, choose(recipe, Committee(4, 0)), 0, Mixer())
+
+
 def drawn(seed, process, steps=STEPS):
-    learner = Chance(seed, process)
+    learner = chance(seed, process)
     return np.stack([learner.train(step) for step in range(steps)])
 
 
@@ -52,13 +56,21 @@ def test_all_processes_of_a_run_draw_from_the_cube_or_all_from_its_corners():
 
 def test_a_way_along_a_direction_of_chance_is_a_vector_less_the_direction():
     direction = np.array([5, 6, 7], np.float32)
-    model = Chance(1, 2).descend(0, direction)
+    model = chance(1, 2).descend(0, direction)
     assert model.dtype == np.float32
-    assert np.array_equal(model, Chance(1, 2).train(0) - direction)
+    assert np.array_equal(model, chance(1, 2).train(0) - direction)
+
+
+def test_chance_differentiates_at_a_model_and_mixes_by_the_rule():
+    learner = chance(1, 2, "guanyu")
+    model = np.array([5, 6, 7], np.float32)
+    assert np.array_equal(learner.differentiate(0, model), chance(1, 2).train(0) - model)
+    rows = [np.full(LENGTH, value, np.float32) for value in (0, 1, 5)]
+    assert learner.mix(0, 0, rows, 0)[0].tolist() == [1.0] * LENGTH
 
 
 def test_chance_has_nothing_to_restore():
-    learner = Chance(1, 2)
+    learner = chance(1, 2)
     learner.adopt(0, learner.train(0))
     assert learner.state() is None
     learner.restore(None)
@@ -69,7 +81,7 @@ def test_chance_has_nothing_to_restore():
 
 def school(recipe="trimmed"):
     plan = choose(recipe, Committee(NODES, 0))
-    return School(schooling("digits", recipe, STEPS), plan, SEED, NODES, Machine())
+    return School(schooling("digits", recipe, STEPS), plan, SEED, NODES, 0, Mixer(), Machine())
 
 
 def training(recipe="trimmed"):
@@ -123,46 +135,3 @@ def test_an_update_that_is_not_finite_is_discarded():
         assert np.array_equal(learner.train(1), nothing(model))
         assert np.array_equal(learner.descend(1, np.full(learner.length, -np.inf, np.float32)), model)
         assert np.array_equal(learner.trainer.vector.numpy(), model)
-
-
-# Mixtures.
-
-ROWS = [np.array(row, np.float32) for row in ([0, 0], [1, 5], [2, 9], [90, 1])]
-
-
-@pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])
-def test_a_mixture_is_by_the_rule(rule):
-    stacked = torch.from_numpy(np.stack(ROWS))
-    mixed = Mixtures().mixture(rule, ROWS, 1, 2)
-    assert np.array_equal(mixed, aggregate(rule, stacked, f=1, own=2).numpy())
-    assert mixed.dtype == np.float32
-
-
-def test_nearest_neighbour_averaging_starts_from_ones_own_row():
-    assert not np.array_equal(
-        Mixtures().mixture("nearest-neighbour", ROWS, 1, 0), Mixtures().mixture("nearest-neighbour", ROWS, 1, 3)
-    )
-
-
-def test_without_ones_own_row_it_is_the_median():
-    rows = ROWS[:3]
-    assert np.array_equal(Mixtures().mixture("nearest-neighbour", rows, 1, None), [1, 5])
-
-
-def test_a_mixture_that_is_not_finite_is_discarded_for_ones_own_row():
-    huge = [np.full(2, value, np.float32) for value in (3e38, -3e38, 3.2e38, -3.1e38)]
-    for own in range(4):
-        assert np.array_equal(Mixtures().mixture("mean", huge, 0, own), huge[own])
-
-
-def test_a_later_mixture_leaves_earlier_ones_as_they_are(monkeypatch):
-    mixtures, later = Mixtures(), [row + 7 for row in ROWS]
-    first = mixtures.mixture("mean", ROWS, 0, 0)
-    kept = first.copy()
-    mixtures.mixture("mean", later, 0, 0)
-    assert np.array_equal(first, kept)
-    # a rule may answer with one of the rows it was given
-    monkeypatch.setattr("p2pnode.simulation.learner.aggregate", lambda rule, rows, f, own: rows[own])
-    first = mixtures.mixture("mean", ROWS, 0, 1)
-    mixtures.mixture("mean", later[:2], 0, 1)
-    assert np.array_equal(first, ROWS[1])

@@ -1,0 +1,103 @@
+"""A node's own part of a step: the trainer's numbers and the rule's, and where they are not finite no change."""
+
+import numpy as np
+import pytest
+import torch
+
+from p2pnode.aggregation import aggregate
+from p2pnode.learning.catalogue import TASKS
+from p2pnode.learning.local import LocalWork, Mixer
+from p2pnode.learning.task import build
+from p2pnode.learning.trainer import Trainer
+from p2pnode.recipe import choose
+from protocols.committee import Committee
+
+ROWS = [np.array(row, np.float32) for row in ([0, 0], [1, 5], [2, 9], [90, 1])]
+
+
+def work(recipe, nodes=7, **options):
+    """One node's local work on digits, its trainer, and what it is told to discard."""
+    plan = choose(recipe, Committee(nodes, 1), **options)
+    settings, task, discarded = TASKS["digits"], build("digits", None), []
+    trainer = Trainer(
+        task,
+        task.part(1, nodes, 3, None),
+        3,
+        1,
+        settings.local_batch,
+        settings.momentum,
+        settings.lr,
+        0,
+        "cpu",
+        local_steps=plan.local_steps,
+        placement=plan.placement,
+    )
+    return LocalWork(trainer, plan, 1, lambda *what: discarded.append(what[:2]), Mixer()), trainer, discarded
+
+
+def test_the_first_value_is_what_the_first_exchange_is_about():
+    models, trainer, _ = work("trimmed")
+    assert np.array_equal(models.train(0), trainer.step(0).numpy())
+    gradients, trainer, _ = work("resam")
+    assert np.array_equal(gradients.train(0), trainer.direction(0).numpy())
+    parameters, trainer, _ = work("guanyu")
+    assert np.array_equal(parameters.train(0), trainer.vector.numpy())
+    at = trainer.step(4)
+    assert np.array_equal(parameters.differentiate(0, at.numpy()), trainer.direction(0, at).numpy())
+    assert np.array_equal(parameters.descend(0, at.numpy()), trainer.descend(0, at).numpy())
+
+
+def test_what_is_not_finite_changes_nothing_and_is_told():
+    nowhere = np.full(4_810, np.inf, np.float32)
+    models, trainer, discarded = work("trimmed")
+    trainer.adopt(torch.full((4_810,), 3e38))
+    assert np.array_equal(models.train(0), trainer.vector.numpy())
+    assert np.array_equal(models.descend(1, nowhere), trainer.vector.numpy())
+    gradients, trainer, also = work("guanyu")
+    assert not gradients.differentiate(2, np.full(4_810, 3e38, np.float32)).any()
+    assert discarded + also == [("update", 0), ("update", 1), ("update", 2)]
+
+
+def test_a_rule_around_a_centre_measures_from_the_model_at_which_the_round_began():
+    local, trainer, _ = work("ce")
+    start = trainer.vector.numpy()
+    rows = [start + np.float32(size) for size in (0.1, 0.2, 0.3, 5.0, 0.15, 0.12)]
+    mixed, kept = local.mix(0, 0, rows, 0)
+    assert kept == (0, 1, 2, 4, 5)
+    assert np.allclose(mixed, np.mean([rows[row] for row in kept], axis=0), atol=1e-6)
+
+
+# Mixtures.
+
+
+@pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])
+def test_a_mixture_is_by_the_rule(rule):
+    stacked = torch.from_numpy(np.stack(ROWS))
+    mixed, kept = Mixer().mix(rule, ROWS, 1, 2, None, pytest.fail)
+    assert np.array_equal(mixed, aggregate(rule, stacked, f=1, own=2).numpy())
+    assert mixed.dtype == np.float32
+    assert set(kept) <= set(range(4))
+
+
+def test_where_ones_own_row_is_lost_the_median_is_taken():
+    assert Mixer().mix("nearest-neighbour", ROWS, 1, None, None, pytest.fail)[0].tolist() == [1.5, 3]
+
+
+def test_where_a_mixture_is_not_finite_ones_own_row_is_kept_and_it_is_told():
+    told = []
+    rows = [np.array([value], np.float32) for value in (1, np.nan, np.nan, 2)]
+    mixed, kept = Mixer().mix("median", rows, 1, 3, None, told.append)
+    assert (mixed.tolist(), kept) == ([2.0], (3,))
+    assert "rows 1, 2 of 4" in told[0]
+    mixed[0] = 9
+    assert rows[3].tolist() == [2.0]
+
+
+def test_memory_is_used_again_and_no_mixture_is_changed_by_the_next():
+    mixer = Mixer()
+    first, _ = mixer.mix("mean", ROWS, 0, 0, None, pytest.fail)
+    before = first.copy()
+    second, _ = mixer.mix("mean", [row * 2 for row in ROWS[:2]], 0, 0, None, pytest.fail)
+    assert np.array_equal(first, before)
+    assert np.array_equal(second, (ROWS[0] + ROWS[1]))
+    assert mixer.mix("mean", [np.ones(5, np.float32)], 0, 0, None, pytest.fail)[0].shape == (5,)
