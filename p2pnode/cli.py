@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "testnet")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -293,6 +293,8 @@ def experiment(
 
     What is finished is kept: the same command goes on where it was stopped, and
     runs only what a changed file has anew. Exit code 1 if a trial failed.
+    Trials are simulated; --engine testnet runs each as a network of real
+    processes, one after another.
 
     Examples:
 
@@ -307,7 +309,7 @@ def experiment(
 
     overrides = {"data_dir": None if data_dir is None else str(data_dir), "device": device}
     asked = grid.read(file, {key: value for key, value in overrides.items() if value is not None})
-    folder = out or Path("runs") / asked.name
+    folder = out or Path("runs") / (f"{asked.name}-testnet" if engine == "testnet" else asked.name)
     with Store(folder) as store:
         _conduct(asked, store, engine, workers, quiet=as_json)
         rows = summary.rows(asked, store.records)
@@ -327,12 +329,13 @@ def _conduct(asked: "Experiment", store: "Store", engine: str, workers: int, *, 
     """Run what has no result yet; Ctrl-C and a request to end leave what is finished, and say how to go on."""
     from p2pnode.experiment.cluster import on_ray
     from p2pnode.experiment.engine import conduct, local
+    from p2pnode.experiment.real import on_testnets
     from p2pnode.experiment.show import Watch
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Watch(_people, asked, quiet=quiet) as watch:
-            conduct(asked, store, {"local": local, "ray": on_ray}[engine], watch.show, workers)
+            conduct(asked, store, {"local": local, "ray": on_ray, "testnet": on_testnets}[engine], watch.show, workers)
     except KeyboardInterrupt:
         _say("[yellow]interrupted[/]", f"{store.path} holds what is finished; the same command goes on from there")
         raise typer.Exit(EXIT_FAILED) from None

@@ -61,7 +61,7 @@ class LocalWork:
         """The mixture of what was gathered for an exchange of the step, and the rows it is made of; see `Mixer`."""
         rule, what = self._recipe.exchanges[exchange].rule, self._recipe.exchanges[exchange].what
         centre = self.trainer.vector if what == "model" and find(rule).wants_centre else None
-        return self._mixer.mix(rule, rows, self._f, own, centre, lambda why: self._warn("mixture", step, why))
+        return self._mixer.mix(rule, rows, self._f, own, centre, lambda why: self._warn("mixture", step, why), step)
 
     def _direction(self, step: int, at: Tensor | None) -> Vector:
         try:
@@ -93,6 +93,7 @@ class Mixer:
         own: int | None,
         centre: Tensor | None,
         warn: Callable[[str], None],
+        seed: int = 0,
     ) -> tuple[Vector, tuple[int, ...]]:
         """The mixture by a rule, and the rows it is made of; where it is not finite, one's own vector.
 
@@ -104,12 +105,13 @@ class Mixer:
                 median is taken, since the rule may lean on one's own.
             centre: the model at which the round began, for rules that want it.
             warn: told why one's own is taken.
+            seed: of what a rule draws by chance.
         """
         if self._stacked.shape[1] != len(rows[0]) or len(self._stacked) < len(rows):
             self._stacked = np.empty((len(rows), len(rows[0])), np.float32)
         stacked = torch.from_numpy(np.stack(rows, out=self._stacked[: len(rows)]))
         try:
-            mixed = mix("median" if own is None else rule, stacked, f=f, own=own, centre=centre)
+            mixed = mix("median" if own is None else rule, stacked, f=f, own=own, centre=centre, seed=seed)
         except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
             warn(str(error))
             return np.array(rows[own or 0]), (own or 0,)

@@ -62,7 +62,7 @@ class Chance:
         return self.train(step) - direction
 
     def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
-        return self._mixer.mix(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None)
+        return self._mixer.mix(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None, step)
 
     def adopt(self, step: int, vector: Vector) -> None:
         pass
