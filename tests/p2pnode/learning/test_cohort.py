@@ -78,8 +78,9 @@ def test_as_a_batch_gradients_are_the_trainers_but_for_rounding(factory):
     assert_close(*supplied(Cohort(of), of))
 
 
-def test_a_batch_is_of_mini_batches_of_one_size_and_each_size_has_its_own():
+def test_a_batch_is_of_mini_batches_of_one_size_and_each_size_has_its_own(monkeypatch):
     of = task()
+    monkeypatch.setattr(Cohort, "_share", None)
     assert_close(*supplied(Cohort(of), of, (16, 8, 16, 4, 8)))
 
 

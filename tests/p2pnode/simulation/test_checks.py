@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from p2pnode.node import DEFERRED_MAX
-from p2pnode.simulation.checks import Checks, Violation
+from p2pnode.simulation.checks import Checks, Violation, diameter
 from protocols.effects import Accuse, Certificate, DigestEcho, Gathered, Proposal, Ready
 from protocols.faults import Equivocation, Fault
 from protocols.header import PeerId, Slot
@@ -273,6 +273,28 @@ def test_nearest_neighbour_averaging_leaves_three_quarters_of_the_diameter_at_n6
     agree(checks("monna", nodes=6), before, [row(0, 0), row(0, 3.75), *[row(0, 0)] * 3])
     with breaks("agreement"):
         agree(checks("monna", nodes=6), before, [row(0, 0), row(0, 3.8), *[row(0, 0)] * 3])
+
+
+def test_a_diameter_is_judged_though_all_are_near_the_first():
+    before = [row(0, 0), row(0, 4), *[row(0, 0)] * 3]
+    agree(checks("monna", nodes=6), before, [row(0, 2), row(0, 0.5), row(0, 3.5), *[row(0, 2)] * 2])
+    with breaks("agreement"):
+        agree(checks("monna", nodes=6), before, [row(0, 2), row(0, 0.4), row(0, 3.5), *[row(0, 2)] * 2])
+
+
+def test_a_diameter_is_of_all_coordinates_and_exact_far_from_zero():
+    vectors = np.random.default_rng(0).normal(size=(5, 40_000)).astype(np.float32)
+    for some in (vectors, 1000 + vectors, vectors[:1]):
+        pairs = [float(np.linalg.norm(a.astype(np.float64) - b)) for a in some for b in some]
+        assert diameter(some) == pytest.approx(max(pairs), rel=1e-12)
+
+
+def test_vectors_of_slots_that_are_judged_are_kept_no_longer():
+    for watching in (checks(), checks("dsgd", f=0, byzantine=0)):
+        for slot in (SLOT, NEXT):
+            agree(watching, [row(0), row(1), row(1)], [row(0.5), row(0.5), row(0.5)], slot)
+        assert not watching._inputs
+        assert not watching._outputs
 
 
 def test_agreement_is_judged_once_the_last_honest_member_has_mixed():

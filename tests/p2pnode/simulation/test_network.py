@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
 
 from p2pnode.byzantine.behaviour import Liar
@@ -598,3 +599,13 @@ def test_honest_models_are_told_as_they_are_adopted():
     )
     one.run()
     assert sorted(told) == [(member, steps) for member in range(4) for steps in (1, 2)]
+
+
+def test_bytes_that_are_not_finite_are_known_as_such_to_all_who_receive_them():
+    one, seen = ran("trimmed", ("nan",), nodes=5, seed=1)
+    vectors = [delivery.payload for delivery in seen if isinstance(delivery.payload, Bytes)]
+    assert {payload.finite for payload in vectors} == {True, False}
+    assert all(payload.finite == bool(np.isfinite(payload.vector).all()) for payload in vectors)
+    lie = next(payload for payload in vectors if not payload.finite)
+    one._take(one._processes[0], LIAR, lie)
+    assert one._processes[0].vectors.get(lie.digest) is None

@@ -29,6 +29,7 @@ class Judges:
     """The only number of a model is its accuracy."""
 
     def evaluate(self, models, limit):
+        assert limit == MONNA.evaluate_samples
         return [SimpleNamespace(accuracy=model.item()) for model in models]
 
 
