@@ -45,11 +45,11 @@ def rows(what: str) -> list[Entry]:
 
 
 def table(what: str, entries: Sequence[Entry]) -> Table:
-    """The same for people, within 100 columns."""
-    found = Table(box=box.SIMPLE_HEAD, width=100, pad_edge=False)
+    """The same for people, as wide as the terminal."""
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     columns = _COLUMNS[what]
     for name in columns:
-        found.add_column(name, no_wrap=name == what.removesuffix("s"))
+        found.add_column(name, no_wrap=name == what.removesuffix("s"), overflow="fold")
     for entry in entries:
         cells = (
             [Text(entry["name"], style="bold"), *_CELLS[what](entry)] if entry["origin"] is None else _plugged(entry)

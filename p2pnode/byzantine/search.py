@@ -20,7 +20,7 @@ from zlib import crc32
 import torch
 from torch import Generator, Tensor
 
-from p2pnode.aggregation import aggregate
+from p2pnode.aggregation import aggregate, find
 from p2pnode.byzantine.vectors import Situation, VectorAttack, spread
 from p2pnode.errors import NonFinite
 from protocols.header import Slot
@@ -179,6 +179,8 @@ def looks_at_distances(rule: str, q: int, f: int) -> bool:
 
 
 def _displacement(situation: Situation, honest: Tensor, mean: Tensor, lie: Tensor, centre: Tensor) -> float:
+    if not bool(lie.isfinite().all()):  # left out of every mixture
+        return 0.0
     truths = max(1, situation.n - situation.f - situation.liars)
     # Those not seen yet are taken for those that were, in turn.
     rows = torch.arange(truths, device=honest.device) % len(honest)
@@ -192,4 +194,4 @@ def _displacement(situation: Situation, honest: Tensor, mean: Tensor, lie: Tenso
 
 def _mix(rule: str, vectors: Tensor, f: int, centre: Tensor) -> Tensor:
     """As the receiver whose own vector is the first."""
-    return aggregate(rule, vectors, f=f, own=0, centre=centre)
+    return aggregate(rule, vectors, f=f, own=0, centre=centre if find(rule).wants_centre else None)

@@ -71,7 +71,7 @@ def no_sockets(monkeypatch):
         (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?", "dsgd"]),
         (["--rule", "medain"], ["medain", "median"]),
         (["--broadcast", "gossip"], ["broadcast = 'gossip'", "plain, signed-echo"]),
-        (["--task", "cifar"], ["task = 'cifar'", "digits, mnist, fashion-mnist"]),
+        (["--task", "cifar"], ["task = 'cifar'", "digits, mnist, mnist-mlp, fashion-mnist"]),
         (["--task", "mnist"], ["data-dir is missing", "--data-dir FOLDER"]),
         (["--steps", 0], ["training.steps = '0'", "greater than or equal to 1", "choose at least 1"]),
         (["--lr", "nan"], ["training.lr = 'nan'", "choose a positive step size"]),
@@ -335,7 +335,7 @@ def test_real_models_are_trained_where_that_is_asked_for(call):
         (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
         (["--recipe", "reliable", "--rule", "median"], ["leave out --rule"]),
         (["--sub-rounds", 0], ["choose from 1 to 64"]),
-        (["--train", "--task", "cifar"], ["task = 'cifar'", "digits, mnist, fashion-mnist"]),
+        (["--train", "--task", "cifar"], ["task = 'cifar'", "digits, mnist, mnist-mlp, fashion-mnist"]),
         (["--train", "--task", "mnist"], ["data-dir is missing", "--data-dir FOLDER"]),
     ],
 )

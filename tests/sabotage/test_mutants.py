@@ -9,7 +9,7 @@ import pytest
 
 import p2pnode.aggregation.coordinate
 import p2pnode.aggregation.distance
-import p2pnode.simulation.learner
+import p2pnode.learning.local
 import protocols.committee
 import protocols.reliable
 import protocols.signed_echo
@@ -286,8 +286,8 @@ def a_sub_round_too_many(patch):
 def waits_for_no_witnesses(patch):
     begin = Gather.__init__
 
-    def init(self, party, slot, broadcast):
-        begin(self, party, slot, broadcast)
+    def init(self, *arguments):
+        begin(self, *arguments)
         self._with_witnesses = False
 
     patch.setattr(Gather, "__init__", init)
@@ -425,12 +425,12 @@ def mixes_with(rule, **changed):
     """The rule as if fewer lied than do."""
 
     def change(patch):
-        aggregate = p2pnode.simulation.learner.aggregate
+        mix = p2pnode.learning.local.mix
 
-        def wrong(name, vectors, *, f, own=None):
-            return aggregate(rule or name, vectors, f=changed.get("f", f), own=own)
+        def wrong(name, vectors, *, f, **options):
+            return mix(rule or name, vectors, f=changed.get("f", f), **options)
 
-        patch.setattr(p2pnode.simulation.learner, "aggregate", wrong)
+        patch.setattr(p2pnode.learning.local, "mix", wrong)
 
     return change
 

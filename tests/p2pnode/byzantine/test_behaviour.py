@@ -701,7 +701,8 @@ def test_what_comes_late_or_again_leaves_the_honest_learning_and_unaccused(monke
     one.run()
     assert min(one.accuracies()) > 0.65
     assert {peer for accuser, peer, _ in found if accuser != ME - 2} <= {PeerId(4)}
-    assert (len(mixed) > 12 * 4) == (attack != "slow-drip"), "what comes late is not mixed"
+    lies = len([member for member, _ in mixed if member == 4])
+    assert lies <= 2 if attack == "slow-drip" else lies >= 6, "what comes late is hardly ever mixed"
 
 
 @pytest.mark.parametrize("attack", ["ipm=search", "huge"])
