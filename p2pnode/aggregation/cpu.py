@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from p2pnode.aggregation import emit
+from p2pnode.aggregation.dispatch import Suspicion
 
 FORMATS = {torch.float32: emit.FLOAT32, torch.bfloat16: emit.BFLOAT16}
 
@@ -47,12 +48,15 @@ def mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1; no order of the rows changes a bit of it.
 
     Args:
-        vectors: (n, d) of `dispatch.serves_cpu`, finite.
+        vectors: (n, d) of `dispatch.serves_cpu`.
         first: lowest rank, ≥ 0.
         stop: one more than the highest, first < stop ≤ n.
 
     Returns:
         (d,), same dtype.
+
+    Raises:
+        Suspicion: if one holds NaN or infinity.
     """
     kernel = _of_ranks(FORMATS[vectors.dtype], len(vectors), first, stop)
     return _one(kernel, vectors.unbind(0))
@@ -142,7 +146,12 @@ def _one(kernel: emit.Kernel, rows: Sequence[Tensor]) -> Tensor:
 
 
 def _run(jobs: Sequence[Job], rows: Sequence[Tensor]) -> None:
-    """Do all jobs for all coordinates; those that fill no register are copied to where they do."""
+    """Do all jobs for all coordinates; those that fill no register are copied to where they do.
+
+    Raises:
+        Suspicion: if a kernel has met NaN or infinity.
+    """
+    met: list[bool] = []
     d, lanes = len(rows[0]), FORMATS[rows[0].dtype].lanes
     whole = d - d % lanes
     if whole:
@@ -152,8 +161,7 @@ def _run(jobs: Sequence[Job], rows: Sequence[Tensor]) -> None:
 
         def work(start: int, stop: int) -> None:
             for block in range(start, stop, step):
-                for call in calls:
-                    call(block, min(block + step, stop))
+                met.extend(call(block, min(block + step, stop)) for call in calls)
 
         spread(work, len(rows), whole, -(-whole // (shares * lanes)) * lanes)
     if whole < d:
@@ -161,9 +169,11 @@ def _run(jobs: Sequence[Job], rows: Sequence[Tensor]) -> None:
         torch.stack([row[whole:] for row in rows], out=inputs[:, : d - whole])
         for job in jobs:
             results = inputs.new_empty(len(job.outs), lanes)
-            job.kernel.bind(addresses(inputs), addresses(results), job.weights)(0, lanes)
+            met.append(job.kernel.bind(addresses(inputs), addresses(results), job.weights)(0, lanes))
             for out, result in zip(job.outs, results, strict=True):
                 out[whole:] = result[: d - whole]
+    if any(met):
+        raise Suspicion
 
 
 def addresses(rows: Iterable[Tensor]) -> list[int]:
@@ -173,12 +183,12 @@ def addresses(rows: Iterable[Tensor]) -> list[int]:
 
 @lru_cache(KERNELS_MAX)
 def _of_ranks(form: emit.Format, n: int, first: int, stop: int) -> emit.Kernel:
-    return emit.kernel(form, n, 1, emit.mean_of_ranks(first, stop))
+    return emit.kernel(form, n, 1, emit.mean_of_ranks(first, stop), watchful=True)
 
 
 @lru_cache(KERNELS_MAX)
 def _around(form: emit.Format, n: int, first: int, stop: int, keep: int) -> emit.Kernel:
-    return emit.kernel(form, n, 1, emit.mean_around_ranks(first, stop, keep))
+    return emit.kernel(form, n, 1, emit.mean_around_ranks(first, stop, keep), watchful=True)
 
 
 @lru_cache(KERNELS_MAX)

@@ -46,7 +46,11 @@ def _sums(kernel: Kernel, rows: Sequence[Tensor], count: int) -> Tensor:
     sums = torch.zeros(-(-whole // SHARE) + 1, count, dtype=torch.float64)
     places = addresses(sums)
     table = addresses(rows)
-    spread(lambda start, stop: kernel.bind(table, [places[start // SHARE]])(start, stop), len(rows), whole, SHARE)
+
+    def work(start: int, stop: int) -> None:
+        kernel.bind(table, [places[start // SHARE]])(start, stop)
+
+    spread(work, len(rows), whole, SHARE)
     if whole < d:
         padded = rows[0].new_zeros(len(rows), emit_distance.LANES)
         torch.stack([row[whole:] for row in rows], out=padded[:, : d - whole])

@@ -19,6 +19,10 @@ NUMBERS_MIN = 1 << 16
 """Fewest numbers for compiled code on the CPU: compiling takes as long as a hundred calls with less."""
 
 
+class Suspicion(Exception):
+    """A vector is not finite, or a number that came of one: to be looked into before any mixture counts."""
+
+
 class Kernels(Protocol):
     """What `cpu` and `gpu` both offer, with arguments and results as of the functions in `coordinate`."""
 

@@ -49,6 +49,9 @@ SIGNATURE = [type_pointer, type_pointer, type_pointer, type_index, type_index, t
 """Of every kernel: table of input rows, of output rows, weights; number of input rows; first coordinate, one past the
 last."""
 
+type_answer = ir.IntType(8)
+"""Of every kernel: whether it has met NaN or infinity, where it looks for them."""
+
 
 class Kernel:
     """Compiled code: for coordinates from `start` to `stop`, reads the input rows and writes the output rows.
@@ -64,15 +67,16 @@ class Kernel:
         )
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine)  # owns the code: keep it
         self._engine.finalize_object()
-        signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3)
+        signature = ctypes.CFUNCTYPE(ctypes.c_bool, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3)
         self._call = signature(self._engine.get_function_address("kernel"))
 
     def bind(
         self, rows: Sequence[int], outs: Sequence[int], weights: Sequence[float] = ()
-    ) -> Callable[[int, int], None]:
+    ) -> Callable[[int, int], bool]:
         """Calls with these arguments: takes the first coordinate, and one more than the last.
 
-        Their difference is a positive multiple of the format's lanes.
+        The difference of the two is a positive multiple of the format's lanes. Answers whether it has met NaN or
+        infinity, where it looks for them.
 
         Args:
             rows: addresses of the input rows.
@@ -87,24 +91,32 @@ def _addresses(rows: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(rows))(*rows)
 
 
-def kernel(form: Format, rows: int, outs: int, mean: Mean) -> Kernel:
-    """The loop over the coordinates around a `Mean`."""
+def kernel(form: Format, rows: int, outs: int, mean: Mean, *, watchful: bool = False) -> Kernel:
+    """The loop over the coordinates around a `Mean`.
+
+    Args:
+        form: of the rows.
+        rows, outs: how many are read, and written.
+        mean: what is written between.
+        watchful: whether to look for NaN and infinity, for a `Mean` whose results may not show them.
+    """
     module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), SIGNATURE), "kernel")
+    function = ir.Function(module, ir.FunctionType(type_answer, SIGNATURE), "kernel")
     inputs, outputs, weights, _, start, stop = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     sources = [load_at(builder, inputs, row, type_pointer) for row in range(rows)]
     targets = [load_at(builder, outputs, row, type_pointer) for row in range(outs)]
     lanes = Lanes(builder, form, weights)
 
-    def body(position: Value, _: list[Value]) -> list[Value]:
-        results = mean(lanes, [lanes.load(source, position) for source in sources])
-        for target, result in zip(targets, results, strict=True):
+    def body(position: Value, seen: list[Value]) -> list[Value]:
+        bits = [lanes.load(source, position) for source in sources]
+        for target, result in zip(targets, mean(lanes, bits), strict=True):
             lanes.store(result, target, position)
-        return []
+        return [reduce(lanes.watch, bits[turn :: len(seen)], one) for turn, one in enumerate(seen)]
 
-    loop(builder, start, stop, form.lanes, body)
-    builder.ret_void()
+    # Two sums, added to in turn: each waits for its own last addition.
+    seen = loop(builder, start, stop, form.lanes, body, [lanes.zero(wide=False)] * 2 if watchful else [])
+    builder.ret(lanes.is_nan(reduce(builder.fadd, seen)) if watchful else type_answer(0))
     return Kernel(str(module))
 
 
@@ -212,6 +224,17 @@ class Lanes:
             bits = self._builder.trunc(self._builder.lshr(nearest, self._all(self._word, 16)), self._bits)
         here = at(self._builder, row, position, self._element)
         self._builder.store(bits, here, align=self._form.bits // 8)
+
+    def watch(self, seen: Value, bits: Value) -> Value:
+        """Zeros, as long as all numbers that were seen are finite: times zero, they are; NaN and infinity are NaN."""
+        product = self._builder.fmul(self.floats(bits), self._all(self._float, 0.0), flags=("contract",))
+        return self._builder.fadd(seen, product, flags=("contract",))
+
+    def is_nan(self, values: Value) -> Value:
+        """Whether one of these float32 values is."""
+        found = self._builder.fcmp_unordered("uno", values, values)
+        lanes = [self._builder.extract_element(found, ir.IntType(32)(lane)) for lane in range(self._form.lanes)]
+        return self._builder.zext(reduce(self._builder.or_, lanes), type_answer)
 
     def ranks(self, bits: list[Value], first: int, stop: int) -> list[Value]:
         """The sorted values first, …, stop − 1, in float64."""

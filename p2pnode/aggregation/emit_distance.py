@@ -18,6 +18,7 @@ from p2pnode.aggregation.emit import (
     at,
     load_at,
     loop,
+    type_answer,
     type_index,
     type_pointer,
 )
@@ -51,7 +52,7 @@ def pairs(bits: int) -> Kernel:
     """
     module = ir.Module()
     rescaled = _rescaled(module, bits)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), SIGNATURE), "kernel")
+    function = ir.Function(module, ir.FunctionType(type_answer, SIGNATURE), "kernel")
     inputs, outputs, _, q, start, stop = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     sums, last = load_at(builder, outputs, 0, type_pointer), builder.sub(q, type_index(1))
@@ -80,7 +81,7 @@ def pairs(bits: int) -> Kernel:
         return []
 
     loop(builder, start, stop, BLOCK, one_block)
-    builder.ret_void()
+    builder.ret(type_answer(0))
     return Kernel(str(module))
 
 
@@ -89,7 +90,7 @@ def from_first(bits: int) -> Kernel:
     """Adds ‖vⱼ − v₀‖² to number j of the first output row, for 1 ≤ j < q, in float64. For q ≥ 2 rows."""
     module = ir.Module()
     exactly = _squared_distance(module, bits)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), SIGNATURE), "kernel")
+    function = ir.Function(module, ir.FunctionType(type_answer, SIGNATURE), "kernel")
     inputs, outputs, _, q, start, stop = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     sums, mine = load_at(builder, outputs, 0, type_pointer), load_at(builder, inputs, 0, type_pointer)
@@ -106,7 +107,7 @@ def from_first(bits: int) -> Kernel:
         return []
 
     loop(builder, start, stop, BLOCK, one_block)
-    builder.ret_void()
+    builder.ret(type_answer(0))
     return Kernel(str(module))
 
 
@@ -114,7 +115,7 @@ def from_first(bits: int) -> Kernel:
 def norms(bits: int) -> Kernel:
     """Adds ‖vⱼ‖² to number j of the first output row, in float64."""
     module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), SIGNATURE), "kernel")
+    function = ir.Function(module, ir.FunctionType(type_answer, SIGNATURE), "kernel")
     inputs, outputs, _, q, start, stop = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     sums, lanes = load_at(builder, outputs, 0, type_pointer), Lanes(builder, Format(bits, LANES))
@@ -130,7 +131,7 @@ def norms(bits: int) -> Kernel:
         return []
 
     loop(builder, type_index(0), q, 1, one_row)
-    builder.ret_void()
+    builder.ret(type_answer(0))
     return Kernel(str(module))
 
 

@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation import coordinate, distance
+from p2pnode.aggregation.dispatch import Suspicion
 
 Array = NDArray[np.float64]
 
@@ -125,9 +127,11 @@ class Points:
             squared[:-1, -1] = squared[-1, :-1] = self.squared_norms
         return squared
 
-    @staticmethod
-    def _bounded(squared: Tensor) -> Array:
-        bounded: Array = np.minimum(squared.cpu().numpy(), FARTHEST)
+    def _bounded(self, squared: Tensor) -> Array:
+        array = squared.cpu().numpy()
+        if self.rows.dtype != torch.float64 and not np.isfinite(array).all():
+            raise Suspicion
+        bounded: Array = np.minimum(array, FARTHEST)
         return bounded
 
 

@@ -174,6 +174,15 @@ class Rule(Part):
     centre_optional: bool = False
 
     @property
+    def watchful(self) -> bool:
+        """Whether its compiled kernels meet what is not finite in whatever row, so that none need be looked at before.
+
+        Those of distances, norms and ranks do. Buckets may be too few numbers to be worth compiling for, and of a
+        plug-in's kernel nothing is known.
+        """
+        return "." not in self.kernel.split(":")[0] and all(pre.keeps_rows for pre in self.before)
+
+    @property
     def wants_own(self) -> bool:
         """Whether the mixture depends on which vector is one's own."""
         return "own" in self.arguments

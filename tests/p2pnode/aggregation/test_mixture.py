@@ -343,3 +343,19 @@ def test_work_is_refused_before_a_vector_is_looked_at():
         aggregate("smea", rows, f=5)
     with pytest.raises(AssertionError, match="looked at"):
         aggregate("smea", rows, f=2)
+
+
+@pytest.mark.parametrize("lie", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", [*RULES, "nnm+median", "bucketing+median", "clip+median", "arc+nnm+krum"])
+def test_compiled_kernels_leave_out_and_name_what_is_not_finite_wherever_it_stands(name, lie):
+    """Two coordinates, of the two rows: within a register's whole, and in the rest that fills none."""
+    finite = torch.randn(13, 9001, generator=torch.Generator().manual_seed(1))
+    for place in (0, 4711, 9000):
+        rows = finite.clone()
+        rows[5, place], rows[11, 9000 - place] = lie, -lie
+        mixture = mix(name, rows, f=2, own=1, centre=finite[1])
+        rest = [row for row in range(13) if row not in (5, 11)]
+        expected = mix(name, finite[rest], f=0, own=1, centre=finite[1])
+        assert mixture.dropped == (5, 11)
+        assert set(mixture.kept) <= set(rest)
+        assert torch.equal(mixture.vector, expected.vector)
