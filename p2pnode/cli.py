@@ -186,6 +186,10 @@ def simulate(
     rule: Rule = None,
     broadcast: Broadcast = None,
     sub_rounds: SubRounds = None,
+    gather: Gather = None,
+    redundancy: Redundancy = None,
+    local_steps: LocalSteps = None,
+    placement: Placement = None,
     attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
     schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
@@ -199,6 +203,7 @@ def simulate(
     momentum: Momentum = None,
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
+    clip: Clip = None,
     device: Annotated[str, typer.Option(help="Train on cpu, cuda, cuda:INDEX or auto.")] = "cpu",
     real_signatures: Annotated[bool, typer.Option("--real-signatures", help="Ed25519, not ideal ones.")] = False,
     beyond_the_bound: Annotated[bool, typer.Option("--beyond-the-bound", help="Run what no theorem covers.")] = False,
@@ -227,7 +232,7 @@ def simulate(
 
     attacks = ATTACKS_IN_TURN if attack == ALL else (tuple(name.strip() for name in attack.split(",")),)
     chosen = {"alpha": alpha, "local_batch": local_batch, "momentum": momentum, "lr": lr}
-    chosen |= {"lr_decay_every": lr_decay_every}
+    chosen |= {"lr_decay_every": lr_decay_every, "clip": clip}
     needless = [name.replace("_", "-") for name, value in chosen.items() if value is not None]
     if needless and not train:
         raise ConfigError(
@@ -235,6 +240,7 @@ def simulate(
         )
     if train:
         _data_dir(task, data_dir)
+    options = {"gather": gather, "redundancy": redundancy, "local_steps": local_steps, "placement": placement}
     sweep = Sweep(
         nodes,
         byzantine,
@@ -251,6 +257,7 @@ def simulate(
         device,
         real_signatures,
         beyond_the_bound,
+        tuple((name, value) for name, value in options.items() if value is not None),
     )
     _simulate(sweep.checked(), range(first_seed, first_seed + seeds), show=show, as_json=as_json)
 

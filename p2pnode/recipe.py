@@ -3,6 +3,7 @@
 The theorem guard lives here: a configuration that its theorem does not cover is refused, with the numbers.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
@@ -277,6 +278,12 @@ def choose(
     preset = RECIPES[_known("recipe", name, RECIPES)]
     broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
     own = rules.find(preset.rule if rule is None else rule)
+    if gather is not None:
+        _known("gather", gather, ("quorum", "all"))
+    if placement is not None:
+        _known("placement", placement, ("worker", "update"))
+    if local_steps is not None and local_steps < 1:
+        raise ConfigError(f"local_steps = {local_steps}: a step follows one gradient at least. Remedy: choose from 1")
     absent = _absent(committee, gather, redundancy)
     parts = _of_one_model(preset.parts) if absent == 0 else preset.parts
     exchanges = []
@@ -430,7 +437,7 @@ def _growing_rounds(committee: Committee, rule: str, left: Fraction) -> tuple[in
     return tuple(rounds)
 
 
-def _known(what: str, name: str, table: dict[str, Preset] | dict[str, type[Broadcast]]) -> str:
+def _known(what: str, name: str, table: Collection[str]) -> str:
     if name in table:
         return name
     near = get_close_matches(name, table, n=1)

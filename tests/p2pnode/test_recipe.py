@@ -440,4 +440,7 @@ def test_what_nodes_do_between_exchanges_can_be_chosen_where_there_is_something_
     assert choose("resam", Committee(5, 1), placement="update").placement == "update"
     assert choose("learn", Committee(6, 1)).placement == "update"
     assert "resam exchanges gradients, one a step" in refusal("resam", Committee(5, 1), local_steps=2)
+    assert "gather = 'al': no such gather. Remedy: did you mean 'all'?" in refusal("ce", Committee(4, 1), gather="al")
+    assert "choose one of worker, update" in refusal("resam", Committee(5, 1), placement="")
+    assert "local_steps = 0" in refusal("ce", Committee(4, 1), local_steps=0)
     assert "monna agrees on no direction" in refusal("monna", Committee(6, 1), placement="update")
