@@ -4,6 +4,8 @@ The score of a point among q is the sum of its squared distances from the qâˆ’fâ
 taken by index; a point's own distance 0 is never one of those from others, even if others equal it.
 """
 
+from functools import partial
+
 import numpy as np
 
 from p2pnode.aggregation.coordinate import mean_around_median
@@ -73,7 +75,7 @@ def bulyan(points: Points, f: int) -> Mixed:
         chosen.append(int(remaining[best]))
         remaining = np.delete(remaining, best)
     selected = points.combined(np.eye(q)[chosen])
-    return selected.each(mean_around_median(selected.vectors, q - 4 * f))
+    return selected.by_coordinate(partial(mean_around_median, keep=q - 4 * f))
 
 
 def multi_bulyan(points: Points, f: int) -> Mixed:
@@ -98,7 +100,7 @@ def multi_bulyan(points: Points, f: int) -> Mixed:
         weights[k, remaining[best]] = 1 / len(best)
         remaining = np.delete(remaining, best[0])
     means = points.combined(weights)
-    return means.each(mean_around_median(means.vectors, rounds - 2 * f))
+    return means.by_coordinate(partial(mean_around_median, keep=rounds - 2 * f))
 
 
 def _best(values: Array, count: int) -> list[int]:

@@ -5,7 +5,7 @@ lies between is done here and in the rules in float64, on (q, q) numbers: a mixt
 distance of two mixtures follows from the distances of the rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation import coordinate, distance
-from p2pnode.aggregation.dispatch import Suspicion
+from p2pnode.aggregation.dispatch import Suspicion, serves_cpu
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,10 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 ROUNDING_MAX = 1e-6
 """Rounding that a squared distance may have, against itself: a float32 vector has about as much."""
+
+
+STRETCH = 1 << 14
+"""Coordinates whose mixtures stand in memory at a time: of dozens of points, what a core's cache holds."""
 
 
 class Mixed(NamedTuple):
@@ -104,6 +108,25 @@ class Points:
     def each(self, vector: Tensor) -> Mixed:
         """A vector in which each point has a part."""
         return Mixed(vector, tuple(np.flatnonzero(self.weights.any(axis=0)).tolist()))
+
+    def by_coordinate(self, kernel: Callable[[Tensor], Tensor]) -> Mixed:
+        """What a kernel makes of the points that looks at each coordinate alone; each has a part in it.
+
+        Args:
+            kernel: (m, any number of coordinates) → as many.
+        """
+        if self._given is self or not serves_cpu(self.rows.unbind(0)):
+            return self.each(kernel(self.vectors))
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        out = torch.empty_like(self.rows[0])
+
+        def work(start: int, stop: int) -> None:
+            out[start:stop] = kernel(distance.mix_rows(self.rows[:, start:stop], self.weights))
+
+        # All mixtures together are as much memory as the rows, and to touch that takes longer than to mix.
+        cpu.spread(work, len(self.rows), len(out), STRETCH)
+        return self.each(out)
 
     def _of_rows(self, weights: Array, kept: NDArray[np.intp], total: float) -> Tensor:
         """The mean of the rows kept, times what their weights sum up to: clipped rows weigh less than they are many."""

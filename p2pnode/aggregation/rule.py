@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from importlib import import_module
 from math import ceil, comb, inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -117,8 +117,12 @@ class Part:
         kernel = getattr(import_module(module if plugged else f"p2pnode.aggregation.{module}"), function)
         given = {**given, "keep": len(points) - given["f"]}
         arguments = {name: given[name] for name in self.arguments} | self._settings()
-        if plugged or module == "coordinate":
+        if plugged:
             return points.each(kernel(points.vectors, **arguments))
+        if self.kernel == "coordinate:mean":
+            return points.mean_of(range(len(points)))
+        if module == "coordinate":
+            return points.by_coordinate(partial(kernel, **arguments))
         return kernel(points, **arguments)
 
     def _settings(self) -> dict[str, float | None]:
