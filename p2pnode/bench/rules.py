@@ -35,6 +35,9 @@ REPEATS, QUICK_REPEATS = 15, 3
 SECONDS_MAX = 60.0
 """Most that one rule takes at one size: a rule so slow gets fewer repeats, one at least."""
 
+PIPELINES = ("nnm+mean", "nnm+trimmed-mean", "bucketing+median", "clip+mean", "arc+mean")
+"""Pre-aggregations, each before a rule of little cost."""
+
 BYZFL = {
     "mean": "Average",
     "median": "Median",
@@ -44,8 +47,7 @@ BYZFL = {
     "krum": "Krum",
     "multi-krum": "MultiKrum",
     "mean-around-median": "Meamed",
-    "meamed": "Meamed",
-    "caf": "CAF",
+    "covariance-filter": "CAF",
     "nearest-neighbour": "MoNNA",
 }
 """Rules → the class in byzfl.aggregators that does the same."""
@@ -174,7 +176,8 @@ def _calls(vectors: Tensor, f: int) -> dict[str, Call]:
         "torch.mean": lambda: vectors.mean(dim=0),
         "torch.sort": lambda: vectors.sort(dim=0).values,
     }
-    calls |= {name: partial(aggregate, name, vectors, f=f, own=0) for name in RULES}
+    centre = vectors.mean(dim=0)
+    calls |= {name: partial(aggregate, name, vectors, f=f, own=0, centre=centre) for name in (*RULES, *PIPELINES)}
     return calls | _byzfl_calls(vectors, f)
 
 
