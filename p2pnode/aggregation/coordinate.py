@@ -31,6 +31,10 @@ BLOCK_ON_ACCELERATOR = 4_194_304
 """Coordinates taken at a time elsewhere: bounds the scratch memory, and keeps kernels far longer than their launch."""
 
 
+SORTED_MAX = 4096
+"""Numbers so few that to sort them takes less than to call torch for each comparator."""
+
+
 def mean(vectors: Tensor) -> Tensor:
     """Mean of the rows: every coordinate lies within the range of the inputs.
 
@@ -158,6 +162,10 @@ def _mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1."""
     if compiled := kernels(vectors):
         return compiled.mean_of_ranks(vectors, first, stop)
+    if vectors.numel() <= SORTED_MAX:
+        out = vectors.new_empty(vectors.shape[1], dtype=_wide(vectors.dtype))
+        _average(vectors.sort(dim=0).values[first:stop].unbind(0), out)
+        return out.to(vectors.dtype)
     n, d = vectors.shape
     plan = comparators(n, first, stop, ordered=True)
     out = vectors.new_empty(d, dtype=_wide(vectors.dtype))

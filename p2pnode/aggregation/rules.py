@@ -7,6 +7,7 @@ seconds to load. The theorems that a rule's bounds are from stand in `protocols.
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TypeVar
 
 from p2pnode.aggregation import resilience
@@ -282,12 +283,16 @@ _PRE_AGGREGATIONS = (
     ),
 )
 
+NAMES_MAX = 256
+"""Names whose meaning is kept: a run asks for a few, thousands of times."""
+
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _RULES}
 PRE_AGGREGATIONS: Mapping[str, PreAggregation] = {pre.name: pre for pre in _PRE_AGGREGATIONS}
 
 P = TypeVar("P", bound=Part)
 
 
+@lru_cache(NAMES_MAX)
 def find(name: str) -> Rule:
     """The rule of that name or alias, or a plug-in's; case, and `_` or space for `-`, do not matter.
 

@@ -7,7 +7,6 @@ from hypothesis.extra.numpy import arrays
 
 from p2pnode.aggregation import coordinate
 from p2pnode.aggregation.distance import (
-    finite_rows,
     mix_rows,
     pairwise_squared_distances,
     squared_distances,
@@ -92,12 +91,6 @@ def test_blocks_join_without_a_seam(monkeypatch, extra):
 def test_norms_are_distances_from_zero(case):
     vectors, _, _ = case
     assert torch.equal(squared_norms(vectors), squared_distances(vectors, torch.zeros_like(vectors[0])))
-
-
-def test_only_rows_with_nan_or_infinity_are_not_finite():
-    vectors = torch.full((4, 9), torch.finfo(torch.float32).max)
-    vectors[1, 3], vectors[2, 8] = torch.nan, -torch.inf
-    assert finite_rows(vectors) == [True, False, False, True]
 
 
 def test_each_mixed_row_is_a_weighted_mean_and_equal_rows_stay():
