@@ -27,7 +27,7 @@ from p2pnode.errors import ConfigError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.local import LocalWork, Mixer
+from p2pnode.learning.local import LocalWork, Mixer, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.mesh import Mesh
@@ -548,21 +548,8 @@ class Driver:
         genesis, training = self.genesis, self.genesis.training
         task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
         indices = task.part(self.me, len(genesis.members), genesis.seed, training.alpha)
-        return Trainer(
-            prepare(task) if prepare is not None else task,
-            indices,
-            genesis.seed,
-            self.me,
-            training.local_batch,
-            training.momentum,
-            training.lr,
-            training.lr_decay_every,
-            self.config.device,
-            batch_grows=self.recipe.batch_grows,
-            local_steps=self.recipe.local_steps,
-            placement=self.recipe.placement,
-            clip=training.clip,
-        )
+        task = prepare(task) if prepare is not None else task
+        return trainer_of(training, self.recipe, task, indices, genesis.seed, self.me, self.config.device)
 
     def _retained(self, steps: int) -> int:
         """Past steps whose vectors fit into the memory set aside for peers that are late."""

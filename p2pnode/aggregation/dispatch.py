@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
+
+from p2pnode.aggregation import gpu
 
 ROWS_MAX = 128
 """Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
@@ -36,8 +37,8 @@ def kernels(vectors: Tensor) -> Kernels | None:
     if serves_cpu(vectors.unbind(0)):
         return cast(Kernels, import_module("p2pnode.aggregation.cpu"))
     fits_gpu = vectors.device.type == "cuda" and len(vectors) <= GPU_ROWS_MAX and _fit(vectors.unbind(0))
-    if fits_gpu and find_spec("triton"):
-        return cast(Kernels, import_module("p2pnode.aggregation.gpu"))
+    if fits_gpu and gpu.available():
+        return cast(Kernels, gpu)
     return None
 
 

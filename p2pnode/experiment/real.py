@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 from p2pnode.errors import ConfigError
 from p2pnode.experiment.engine import Event, Perform, local
 from p2pnode.simulation.checks import diameter
-from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.trial import Outcome, Trial
 from p2pnode.testnet import NodeView, Plan, Testnet
 
@@ -68,14 +67,12 @@ async def _run(plan: Plan, progress: Callable[[int, int], None] | None) -> dict[
 
 
 def _plan(trial: Trial, out: Path) -> Plan:
-    chosen = {"alpha": trial.alpha, "local_batch": trial.local_batch, "momentum": trial.momentum, "lr": trial.lr}
-    chosen |= {"lr_decay_every": trial.lr_decay_every, "clip": trial.clip}
     recipe = {"name": trial.recipe, "broadcast": trial.broadcast, "rule": trial.rule, "sub_rounds": trial.sub_rounds}
     values = {
         "seed": trial.seed,
         "f": trial.f,
         "recipe": recipe | dict(trial.options),
-        "training": schooling(trial.task, trial.recipe, trial.steps, **chosen).model_dump(),
+        "training": trial.training().model_dump(),
     }
     liars = trial.byzantine if trial.attack else 0
     data_dir = None if trial.data_dir is None else str(trial.data_dir.resolve())

@@ -4,7 +4,7 @@ The driver and the simulator both run it, so that a simulated node computes what
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -13,12 +13,58 @@ from torch import Tensor
 
 from p2pnode.aggregation import find, mix
 from p2pnode.errors import NonFinite
+from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import Recipe
 
 Vector: TypeAlias = NDArray[np.float32]
 Warn: TypeAlias = Callable[[str, int, str], None]
 """(what was discarded, step, why) is to be told."""
+
+
+class Schedule(Protocol):
+    """How a network trains, as `p2pnode.genesis.Training` says it."""
+
+    @property
+    def local_batch(self) -> int: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def lr_decay_every(self) -> int: ...
+    @property
+    def clip(self) -> float | None: ...
+
+
+def trainer_of(
+    schedule: Schedule, recipe: Recipe, task: Task, indices: Tensor, seed: int, node: int, device: str
+) -> Trainer:
+    """The trainer of one node, as all members of a network make theirs.
+
+    Args:
+        schedule: how the network trains.
+        recipe: what a step exchanges.
+        task, indices, seed, node, device: as in `Trainer`.
+
+    Raises:
+        ConfigError: if the device is not there, or the batch is larger than the part.
+    """
+    return Trainer(
+        task,
+        indices,
+        seed,
+        node,
+        schedule.local_batch,
+        schedule.momentum,
+        schedule.lr,
+        schedule.lr_decay_every,
+        device,
+        batch_grows=recipe.batch_grows,
+        local_steps=recipe.local_steps,
+        placement=recipe.placement,
+        clip=schedule.clip,
+    )
 
 
 class LocalWork:

@@ -188,7 +188,8 @@ class Checks:
         if len(outputs) < len(self._honest):
             return
         del self._outputs[slot], self._inputs[slot]
-        if ratio is None or self._forgetful or len(inputs) < len(self._honest):
+        assert ratio is not None, "others are not kept"
+        if self._forgetful or len(inputs) < len(self._honest):
             return
         per_coordinate = self._scenario.recipe.exchanges[slot.exchange].rule == "trimmed-mean"
         if not per_coordinate and 2 * _radius(outputs) <= float(ratio) * _radius(inputs):

@@ -11,7 +11,7 @@ import torch
 from p2pnode.byzantine.labels import poisoned
 from p2pnode.genesis import Training as Schooling
 from p2pnode.learning.cohort import Cohort
-from p2pnode.learning.local import LocalWork, Mixer
+from p2pnode.learning.local import LocalWork, Mixer, trainer_of
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import Recipe
@@ -103,22 +103,9 @@ class School:
 
     def trainer(self, node: int, attacks: Collection[str] = ()) -> Trainer:
         """A trainer for this node, as the driver makes it; of a liar, on what its attacks make of the data."""
-        schooling = self._schooling
-        return Trainer(
-            poisoned(self._task, attacks),
-            self._task.part(node, self._nodes, self._seed, schooling.alpha),
-            self._seed,
-            node,
-            schooling.local_batch,
-            schooling.momentum,
-            schooling.lr,
-            schooling.lr_decay_every,
-            self._device,
-            batch_grows=self._recipe.batch_grows,
-            local_steps=self._recipe.local_steps,
-            placement=self._recipe.placement,
-            clip=schooling.clip,
-        )
+        indices = self._task.part(node, self._nodes, self._seed, self._schooling.alpha)
+        task = poisoned(self._task, attacks)
+        return trainer_of(self._schooling, self._recipe, task, indices, self._seed, node, self._device)
 
     def learner(self, node: int, attacks: Collection[str] = ()) -> "Training":
         """What this node learns, by what attacks if it lies."""

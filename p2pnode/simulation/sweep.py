@@ -19,7 +19,7 @@ import torch
 from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Training
-from p2pnode.recipe import BROADCASTS, Recipe, choose
+from p2pnode.recipe import BROADCAST_BOUNDS, BROADCASTS, Recipe, choose
 from p2pnode.simulation.checks import Violation
 from p2pnode.simulation.cost import quiet
 from p2pnode.simulation.diagram import diagram
@@ -28,7 +28,7 @@ from p2pnode.simulation.network import Adopted, Delivery, Network
 from p2pnode.simulation.scenario import Scenario, one_broadcast
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.storage.vectors import Vector
-from protocols.committee import MEMBERS_MAX, PLAIN_BROADCAST, RELIABLE_BROADCAST, SIGNED_ECHO_BROADCAST, Committee
+from protocols.committee import MEMBERS_MAX, Committee
 from protocols.header import PeerId
 
 ALL = "all"
@@ -54,7 +54,6 @@ DIAGRAM_DELIVERIES = 60
 SUB_ROUNDS_MAX = 64
 """As in a genesis."""
 
-_BOUNDS = {"plain": PLAIN_BROADCAST, "signed-echo": SIGNED_ECHO_BROADCAST, "reliable": RELIABLE_BROADCAST}
 _CHUNK = 20
 """Runs that a worker takes at a time."""
 
@@ -156,7 +155,7 @@ class Sweep:
                 guarded=not self.beyond_the_bound,
                 **dict(self.options),
             )
-        bound = _BOUNDS[self.recipe]
+        bound = BROADCAST_BOUNDS[self.recipe]
         if not self.beyond_the_bound and not bound.covers(committee):
             least = bound.least(self.f)
             raise ConfigError(

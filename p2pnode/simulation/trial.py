@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from p2pnode.genesis import Training
 from p2pnode.learning.cohort import Cohort
 from p2pnode.simulation.checks import Violation, diameter
 from p2pnode.simulation.learner import Machine
@@ -70,14 +71,22 @@ class Trial:
     evaluate_samples: int | None = None
     beyond_the_bound: bool = False
 
+    def training(self) -> Training:
+        """How it trains, with every choice made.
+
+        Raises:
+            ConfigError: for an unknown task, or a choice out of bounds.
+        """
+        chosen = {"alpha": self.alpha, "local_batch": self.local_batch, "momentum": self.momentum, "lr": self.lr}
+        chosen |= {"lr_decay_every": self.lr_decay_every, "clip": self.clip}
+        return schooling(self.task, self.recipe, self.steps, **chosen)
+
     def sweep(self) -> Sweep:
         """The trial as a sweep of one scenario.
 
         Raises:
             ConfigError: for a choice that is none, or that no theorem covers.
         """
-        chosen = {"alpha": self.alpha, "local_batch": self.local_batch, "momentum": self.momentum, "lr": self.lr}
-        chosen |= {"lr_decay_every": self.lr_decay_every, "clip": self.clip}
         return Sweep(
             self.nodes,
             self.byzantine if self.attack else 0,
@@ -89,7 +98,7 @@ class Trial:
             self.broadcast,
             self.rule,
             self.sub_rounds,
-            schooling(self.task, self.recipe, self.steps, **chosen),
+            self.training(),
             self.data_dir,
             self.device,
             beyond_the_bound=self.beyond_the_bound,
