@@ -116,7 +116,9 @@ def _turned(situation: Situation, direction: Tensor) -> Shortened:
     """In coordinates of their own."""
     mean = situation.honest.mean(dim=0)
     # Differences from the mean: beside a model they are small, and would be lost in its products.
-    parts = torch.vstack([situation.honest - mean, direction, _centre(situation) - mean, mean])
+    parts = mean.new_empty(len(situation.honest) + 3, len(mean))
+    torch.sub(situation.honest, mean, out=parts[:-3])
+    parts[-3], parts[-2], parts[-1] = direction, _centre(situation) - mean, mean
     *differences, along, from_mean, middle = coordinates(parts)
     return torch.stack(differences) + middle, middle, along, from_mean + middle
 
@@ -134,14 +136,20 @@ def _centre(situation: Situation) -> Tensor:
 def coordinates(vectors: Tensor) -> Tensor:
     """(k, d) → (k, k) of the same dtype and inner products, and so the same lengths and distances; NaN if one is no
     number. What is finite does not overflow, so that a search goes on where a rule has long been broken."""
-    size = vectors.abs().max().clamp_min(torch.finfo(vectors.dtype).tiny)
-    unit = vectors / size
+    size = max(torch.finfo(vectors.dtype).tiny, *(abs(float(end)) for end in torch.aminmax(vectors)))
+    if _SAFE[0] < size < _SAFE[1]:  # a scaled copy of all vectors is dear
+        size = 1.0
+    unit = vectors if size == 1 else vectors / size
     products = unit @ unit.T
     if not products.isfinite().all():
         return torch.full_like(products, torch.nan)
     values, axes = torch.linalg.eigh(products.double())
     short: Tensor = axes * values.clamp_min(0).sqrt() * size
     return short.to(vectors.dtype)
+
+
+_SAFE = (1e-10, 1e10)
+"""Largest elements whose products neither vanish nor overflow in float32, however many are added."""
 
 
 def sample(vectors: Tensor, slot: Slot) -> Tensor:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from ctypes import CDLL
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -145,10 +147,26 @@ def perform(trial: Trial, progress: Callable[[int, int], None] | None = None) ->
     """
     workers = torch.get_num_threads()
     torch.set_num_threads(1)
+    _keep_freed_memory()
     try:
         return _perform(trial, workers, progress)
     finally:
         torch.set_num_threads(workers)
+
+
+def _keep_freed_memory() -> None:
+    """Let this process use again the memory of vectors that it freed, rather than give each back to the system.
+
+    By default glibc gives back what is large, and a fresh page costs more than to fill it: with 26 nodes of 431,080
+    parameters a step took 1.3 times as long. Elsewhere, nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = CDLL(None).mallopt
+        for option, most in ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(option, most)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _perform(trial: Trial, workers: int, progress: Callable[[int, int], None] | None) -> Outcome:
