@@ -17,10 +17,11 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from p2pnode.aggregation.dispatch import kernels, serves_cpu
+from p2pnode.aggregation.dispatch import Weights, kernels, serves_cpu
 from p2pnode.aggregation.network import Comparator, comparators
 
 BLOCK_PER_THREAD = 65_536
@@ -59,68 +60,74 @@ def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
     return out.to(rows[0].dtype)
 
 
-def median(vectors: Tensor) -> Tensor:
+def median(vectors: Tensor, weights: Weights | None = None) -> Tensor:
     """Per coordinate the middle value, for even n the mean of the two: within the honest range if n ≥ 2f+1.
 
     Args:
         vectors: (n, d), n ≥ 1, floating, finite.
+        weights: of mixtures that are taken in place of the rows.
 
     Returns:
         (d,), same dtype and device.
 
     Source: GuanYu, arXiv 1905.03853.
     """
-    n = len(vectors)
-    return _mean_of_ranks(vectors, (n - 1) // 2, n // 2 + 1)
+    n = _count(vectors, weights)
+    return _mean_of_ranks(vectors, (n - 1) // 2, n // 2 + 1, weights)
 
 
-def trimmed_mean(vectors: Tensor, f: int) -> Tensor:
+def trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of all but the f lowest and f highest: within the honest range if n ≥ 2f+1.
 
     Args:
         vectors: (n, d), n ≥ 2f+1, floating, finite.
         f: values dropped at each end, ≥ 0.
+        weights: of mixtures that are taken in place of the rows.
 
     Returns:
         (d,), same dtype and device.
 
     Source: averaging agreement, arXiv 2008.00742.
     """
-    return _mean_of_ranks(vectors, f, len(vectors) - f)
+    return _mean_of_ranks(vectors, f, _count(vectors, weights) - f, weights)
 
 
-def mean_around_median(vectors: Tensor, keep: int) -> Tensor:
+def mean_around_median(vectors: Tensor, keep: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the `keep` values nearest to the median; of two at one distance the lower.
 
     Args:
         vectors: (n, d), floating, finite.
         keep: 1 ≤ keep ≤ n.
+        weights: of mixtures that are taken in place of the rows.
 
     Returns:
         (d,), same dtype and device.
 
     Source: MeaMed, arXiv 1802.10116, with keep = n − f; second phase of Bulyan, arXiv 1802.07927.
     """
+    vectors, mixing = _points(vectors, weights)
     if compiled := kernels(vectors):
-        return compiled.mean_around_median(vectors, keep)
+        return compiled.mean_around_median(vectors, keep, **mixing)
     n = len(vectors)
     return _mean_around_ranks(vectors, (n - 1) // 2, n // 2 + 1, keep)
 
 
-def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
+def mean_around_trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the n − f values nearest to the trimmed mean; of two at one distance the lower.
 
     Args:
         vectors: (n, d), n ≥ 2f+1, floating, finite.
         f: values left out, ≥ 0.
+        weights: of mixtures that are taken in place of the rows.
 
     Returns:
         (d,), same dtype and device.
 
     Source: Phocas, arXiv 1805.09682.
     """
+    vectors, mixing = _points(vectors, weights)
     if compiled := kernels(vectors):
-        return compiled.mean_around_trimmed_mean(vectors, f)
+        return compiled.mean_around_trimmed_mean(vectors, f, **mixing)
     n = len(vectors)
     return _mean_around_ranks(vectors, f, n - f, n - f)
 
@@ -141,11 +148,34 @@ def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
     if serves_cpu(rows):
         from p2pnode.aggregation import cpu  # loads a compiler
 
-        return cpu.mix_rows(rows, [shares])[0]
+        return cpu.mix_rows(rows, np.array([shares]))[0]
     out = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
     for row, share in used:
         out.add_(row.double(), alpha=share)
     return out.to(vectors.dtype)
+
+
+def mix_rows(vectors: Tensor, weights: Weights) -> Tensor:
+    """Σⱼ weights[i, j]·vⱼ for each i, summed in float64.
+
+    Equal vectors stay what they are where the weights sum up to 1.
+
+    Args:
+        vectors: (q, d), floating, finite.
+        weights: (m, q), finite.
+
+    Returns:
+        (m, d), same dtype and device as the vectors; new memory.
+    """
+    if serves_cpu(vectors.unbind(0)):
+        from p2pnode.aggregation import cpu  # loads a compiler
+
+        return cpu.mix_rows(vectors.unbind(0), weights)
+    shares = torch.from_numpy(weights).to(vectors.device)
+    out = vectors.new_empty(len(shares), vectors.shape[1])
+    for block in blocks(vectors):
+        out[:, block] = (shares @ vectors[:, block].double()).to(out.dtype)
+    return out
 
 
 def blocks(like: Tensor) -> Iterator[slice]:
@@ -158,10 +188,22 @@ def _block_length(like: Tensor) -> int:
     return BLOCK_PER_THREAD * torch.get_num_threads() if like.device.type == "cpu" else BLOCK_ON_ACCELERATOR
 
 
-def _mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
+def _count(vectors: Tensor, weights: Weights | None) -> int:
+    return len(vectors if weights is None else weights)
+
+
+def _points(vectors: Tensor, weights: Weights | None) -> tuple[Tensor, dict[str, Weights]]:
+    """The rows, and weights for code that mixes on its way, as the CPU's does; else the mixtures, and none."""
+    if weights is None:
+        return vectors, {}
+    return (vectors, {"weights": weights}) if serves_cpu(vectors.unbind(0)) else (mix_rows(vectors, weights), {})
+
+
+def _mean_of_ranks(vectors: Tensor, first: int, stop: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1."""
+    vectors, mixing = _points(vectors, weights)
     if compiled := kernels(vectors):
-        return compiled.mean_of_ranks(vectors, first, stop)
+        return compiled.mean_of_ranks(vectors, first, stop, **mixing)
     if vectors.numel() <= SORTED_MAX:
         out = vectors.new_empty(vectors.shape[1], dtype=_wide(vectors.dtype))
         _average(vectors.sort(dim=0).values[first:stop].unbind(0), out)

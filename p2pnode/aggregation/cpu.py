@@ -8,14 +8,13 @@ fork could break or two callers could quarrel about.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from p2pnode.aggregation import emit
-from p2pnode.aggregation.dispatch import Suspicion
+from p2pnode.aggregation.dispatch import Suspicion, Weights
 
 FORMATS = {torch.float32: emit.FLOAT32, torch.bfloat16: emit.BFLOAT16}
 
@@ -25,32 +24,18 @@ SHARES_PER_THREAD = 4
 ALONE = 1 << 22
 """Numbers so few that a second thread, which takes 0.4 ms to start and end, saves nothing; measured at n = 10, 26."""
 
-ROWS_AT_ONCE = 4
-"""Output rows of a mix that are summed beside each other: as many sums of one register of coordinates as there are
-registers to hold them."""
-
-CACHED = 1 << 16
-"""Numbers that stay in a core's second cache while several jobs read them."""
-
 KERNELS_MAX = 64
 """Kernels kept; one is needed for each rule, n, f and format in use."""
 
 
-class Job(NamedTuple):
-    """A kernel, where it writes, and the weights it reads."""
-
-    kernel: emit.Kernel
-    outs: Sequence[Tensor]
-    weights: Sequence[float] = ()
-
-
-def mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
+def mean_of_ranks(vectors: Tensor, first: int, stop: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1; no order of the rows changes a bit of it.
 
     Args:
         vectors: (n, d) of `dispatch.serves_cpu`.
         first: lowest rank, ≥ 0.
-        stop: one more than the highest, first < stop ≤ n.
+        stop: one more than the highest, first < stop ≤ n, or m.
+        weights: (m, n), of mixtures that are taken in place of the rows.
 
     Returns:
         (d,), same dtype.
@@ -58,28 +43,29 @@ def mean_of_ranks(vectors: Tensor, first: int, stop: int) -> Tensor:
     Raises:
         Suspicion: if one holds NaN or infinity.
     """
-    kernel = _of_ranks(FORMATS[vectors.dtype], len(vectors), first, stop)
-    return _one(kernel, vectors.unbind(0))
+    return _of_points(vectors, weights, emit.mean_of_ranks, first, stop)
 
 
-def mean_around_median(vectors: Tensor, keep: int) -> Tensor:
+def mean_around_median(vectors: Tensor, keep: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the `keep` values nearest to the median, as `coordinate.mean_around_median`."""
-    n = len(vectors)
-    return _one(_around(FORMATS[vectors.dtype], n, (n - 1) // 2, n // 2 + 1, keep), vectors.unbind(0))
+    n = len(vectors if weights is None else weights)
+    return _of_points(vectors, weights, emit.mean_around_ranks, (n - 1) // 2, n // 2 + 1, keep)
 
 
-def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
+def mean_around_trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the n − f values nearest to the trimmed mean."""
-    n = len(vectors)
-    return _one(_around(FORMATS[vectors.dtype], n, f, n - f, n - f), vectors.unbind(0))
+    n = len(vectors if weights is None else weights)
+    return _of_points(vectors, weights, emit.mean_around_ranks, f, n - f, n - f)
 
 
 def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
     """Mean of one or more (d,) rows of `dispatch.serves_cpu`."""
-    return _one(_of_all(FORMATS[rows[0].dtype], len(rows)), rows)
+    out = empty(1, rows[0])
+    _run(_mean_of_all(FORMATS[out.dtype], len(rows)), rows, out)
+    return out[0]
 
 
-def mix_rows(rows: Sequence[Tensor], weights: Sequence[Sequence[float]]) -> Tensor:
+def mix_rows(rows: Sequence[Tensor], weights: Weights) -> Tensor:
     """Σⱼ wᵢⱼ·vⱼ as row i, summed in float64.
 
     Args:
@@ -90,13 +76,7 @@ def mix_rows(rows: Sequence[Tensor], weights: Sequence[Sequence[float]]) -> Tens
         (m, d), same dtype.
     """
     out = empty(len(weights), rows[0])
-    form = FORMATS[out.dtype]
-    jobs = []
-    for first in range(0, len(out), ROWS_AT_ONCE):
-        some = range(first, min(first + ROWS_AT_ONCE, len(out)))
-        numbers = [number for row in some for number in weights[row]]
-        jobs.append(Job(_of_weights(form, len(rows), len(some)), [out[row] for row in some], numbers))
-    _run(jobs, rows)
+    _run(_mixtures(FORMATS[out.dtype], len(rows), len(weights)), rows, out, weights)
     return out
 
 
@@ -139,39 +119,43 @@ def spread(work: Callable[[int, int], None], rows: int, d: int, share: int) -> N
         helper.result()
 
 
-def _one(kernel: emit.Kernel, rows: Sequence[Tensor]) -> Tensor:
-    out = empty(1, rows[0])[0]
-    _run([Job(kernel, [out])], rows)
-    return out
+def _of_points(vectors: Tensor, weights: Weights | None, mean: Callable[..., emit.Mean], *numbers: int) -> Tensor:
+    """One vector of the rows, or of their mixtures, by what `mean(*numbers)` writes."""
+    rows, out = list(vectors), empty(1, vectors[0])
+    if weights is not None and (chosen := _rows_chosen(weights)) is not None:
+        rows, weights = [rows[row] for row in chosen], None
+    kernel = _watchful(FORMATS[out.dtype], len(rows), None if weights is None else len(weights), mean, *numbers)
+    _run(kernel, rows, out, weights)
+    return out[0]
 
 
-def _run(jobs: Sequence[Job], rows: Sequence[Tensor]) -> None:
-    """Do all jobs for all coordinates; those that fill no register are copied to where they do.
+def _rows_chosen(weights: Weights) -> list[int] | None:
+    """Which row each mixture is, if none is of several."""
+    if not (np.isin(weights, (0, 1)).all() and (weights.sum(axis=1) == 1).all()):
+        return None
+    rows: list[int] = weights.argmax(axis=1).tolist()
+    return rows
+
+
+def _run(kernel: emit.Kernel, rows: Sequence[Tensor], outs: Tensor, weights: Weights | None = None) -> None:
+    """Write all coordinates; those that fill no register are copied to where they do.
 
     Raises:
-        Suspicion: if a kernel has met NaN or infinity.
+        Suspicion: if the kernel has met NaN or infinity.
     """
     met: list[bool] = []
+    numbers = [] if weights is None else weights.ravel().tolist()
     d, lanes = len(rows[0]), FORMATS[rows[0].dtype].lanes
     whole = d - d % lanes
     if whole:
-        calls = [job.kernel.bind(addresses(rows), addresses(job.outs), job.weights) for job in jobs]
+        call = kernel.bind(addresses(rows), addresses(outs), numbers)
         shares = SHARES_PER_THREAD * torch.get_num_threads()
-        step = whole if len(jobs) == 1 else max(1, CACHED // (len(rows) * lanes)) * lanes
-
-        def work(start: int, stop: int) -> None:
-            for block in range(start, stop, step):
-                met.extend(call(block, min(block + step, stop)) for call in calls)
-
-        spread(work, len(rows), whole, -(-whole // (shares * lanes)) * lanes)
+        spread(lambda *bounds: met.append(call(*bounds)), len(rows), whole, -(-whole // (shares * lanes)) * lanes)
     if whole < d:
-        inputs = rows[0].new_zeros(len(rows), lanes)
+        inputs, results = rows[0].new_zeros(len(rows), lanes), outs.new_empty(len(outs), lanes)
         torch.stack([row[whole:] for row in rows], out=inputs[:, : d - whole])
-        for job in jobs:
-            results = inputs.new_empty(len(job.outs), lanes)
-            met.append(job.kernel.bind(addresses(inputs), addresses(results), job.weights)(0, lanes))
-            for out, result in zip(job.outs, results, strict=True):
-                out[whole:] = result[: d - whole]
+        met.append(kernel.bind(addresses(inputs), addresses(results), numbers)(0, lanes))
+        outs[:, whole:] = results[:, : d - whole]
     if any(met):
         raise Suspicion
 
@@ -182,20 +166,17 @@ def addresses(rows: Iterable[Tensor]) -> list[int]:
 
 
 @lru_cache(KERNELS_MAX)
-def _of_ranks(form: emit.Format, n: int, first: int, stop: int) -> emit.Kernel:
-    return emit.kernel(form, n, 1, emit.mean_of_ranks(first, stop), watchful=True)
+def _watchful(
+    form: emit.Format, n: int, points: int | None, mean: Callable[..., emit.Mean], *numbers: int
+) -> emit.Kernel:
+    return emit.kernel(form, n, 1, mean(*numbers), points=points, watchful=True)
 
 
 @lru_cache(KERNELS_MAX)
-def _around(form: emit.Format, n: int, first: int, stop: int, keep: int) -> emit.Kernel:
-    return emit.kernel(form, n, 1, emit.mean_around_ranks(first, stop, keep), watchful=True)
-
-
-@lru_cache(KERNELS_MAX)
-def _of_all(form: emit.Format, n: int) -> emit.Kernel:
+def _mean_of_all(form: emit.Format, n: int) -> emit.Kernel:
     return emit.kernel(form, n, 1, emit.mean_of_all)
 
 
 @lru_cache(KERNELS_MAX)
-def _of_weights(form: emit.Format, n: int, outs: int) -> emit.Kernel:
-    return emit.kernel(form, n, outs, emit.weighted_sums(n, outs))
+def _mixtures(form: emit.Format, n: int, points: int) -> emit.Kernel:
+    return emit.kernel(form, n, points, emit.all_as_they_are, points=points)

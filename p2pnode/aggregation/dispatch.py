@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation import gpu
+
+Weights = NDArray[np.float64]
+"""(m, q), finite: mixtures Σⱼ wᵢⱼ·vⱼ of q rows, summed in float64, that a rule takes in place of the rows."""
 
 ROWS_MAX = 128
 """Most rows for compiled code. It is written anew for each number of them, and grows as n·log²n: at 128 rows compiling
@@ -25,11 +30,14 @@ class Suspicion(Exception):
 
 
 class Kernels(Protocol):
-    """What `cpu` and `gpu` both offer, with arguments and results as of the functions in `coordinate`."""
+    """What `cpu` and `gpu` both offer, with arguments and results as of the functions in `coordinate`.
 
-    def mean_of_ranks(self, vectors: Tensor, first: int, stop: int) -> Tensor: ...
-    def mean_around_median(self, vectors: Tensor, keep: int) -> Tensor: ...
-    def mean_around_trimmed_mean(self, vectors: Tensor, f: int) -> Tensor: ...
+    `cpu` alone takes weights.
+    """
+
+    def mean_of_ranks(self, vectors: Tensor, first: int, stop: int, **mixing: Weights) -> Tensor: ...
+    def mean_around_median(self, vectors: Tensor, keep: int, **mixing: Weights) -> Tensor: ...
+    def mean_around_trimmed_mean(self, vectors: Tensor, f: int, **mixing: Weights) -> Tensor: ...
 
 
 def kernels(vectors: Tensor) -> Kernels | None:

@@ -1,11 +1,9 @@
-"""Distances between whole vectors, and mixtures of them."""
+"""Distances between whole vectors."""
 
 from collections.abc import Sequence
 from itertools import combinations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation.coordinate import blocks
@@ -53,29 +51,6 @@ def squared_norms(vectors: Tensor) -> Tensor:
             wide = rows.double()
             squared += torch.linalg.vecdot(wide, wide)
     return squared
-
-
-def mix_rows(vectors: Tensor, weights: NDArray[np.float64]) -> Tensor:
-    """Σⱼ weights[i, j]·vⱼ for each i, summed in float64.
-
-    Equal vectors stay what they are where the weights sum up to 1.
-
-    Args:
-        vectors: (q, d), floating, finite.
-        weights: (m, q), finite.
-
-    Returns:
-        (m, d), same dtype and device as the vectors; new memory.
-    """
-    if serves_cpu(vectors.unbind(0)):
-        from p2pnode.aggregation import cpu  # loads a compiler
-
-        return cpu.mix_rows(vectors.unbind(0), weights.tolist())
-    shares = torch.from_numpy(weights).to(vectors.device)
-    out = vectors.new_empty(len(shares), vectors.shape[1])
-    for block in blocks(vectors):
-        out[:, block] = (shares @ vectors[:, block].double()).to(out.dtype)
-    return out
 
 
 def pairwise_squared_distances(vectors: Tensor) -> Tensor:

@@ -27,13 +27,17 @@ PREFETCH = 128
 """Coordinates that reading is ahead of sorting; measured at n = 10, 26, 64, where 512 is no better and 0 is a third
 slower."""
 
+MIXED_AT_ONCE = 32
+"""Coordinates of mixtures that are summed beside each other: in float64 eight registers of sums, which keep both
+multipliers busy and leave registers for what is added."""
+
 type_pointer, type_index = ir.PointerType(), ir.IntType(64)
 
 Value = Any
 """A value in LLVM's representation; llvmlite has no types to tell them apart."""
 
 Mean = Callable[["Lanes", list[Value]], list[Value]]
-"""From the bits of n rows to the float64 vectors of the output rows."""
+"""From the bits of n rows, or of n mixtures of rows, to the float64 vectors of the output rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,17 @@ def _addresses(rows: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(rows))(*rows)
 
 
-def kernel(form: Format, rows: int, outs: int, mean: Mean, *, watchful: bool = False) -> Kernel:
+def kernel(
+    form: Format, rows: int, outs: int, mean: Mean, *, points: int | None = None, watchful: bool = False
+) -> Kernel:
     """The loop over the coordinates around a `Mean`.
 
     Args:
         form: of the rows.
         rows, outs: how many are read, and written.
         mean: what is written between.
+        points: how many mixtures Σⱼ wᵢⱼ·vⱼ of the rows `mean` takes in their place, each rounded as a row would be. The
+            weights are read at run time, (points, rows) in row order. None: it takes the rows.
         watchful: whether to look for NaN and infinity, for a `Mean` whose results may not show them.
     """
     module = ir.Module()
@@ -110,7 +118,8 @@ def kernel(form: Format, rows: int, outs: int, mean: Mean, *, watchful: bool = F
 
     def body(position: Value, seen: list[Value]) -> list[Value]:
         bits = [lanes.load(source, position) for source in sources]
-        for target, result in zip(targets, mean(lanes, bits), strict=True):
+        taken = bits if points is None else lanes.mixtures(bits, points)
+        for target, result in zip(targets, mean(lanes, taken), strict=True):
             lanes.store(result, target, position)
         return [reduce(lanes.watch, bits[turn :: len(seen)], one) for turn, one in enumerate(seen)]
 
@@ -181,17 +190,9 @@ def mean_of_all(lanes: "Lanes", bits: list[Value]) -> list[Value]:
     return [lanes.mean([lanes.widen(row) for row in bits])]
 
 
-def weighted_sums(n: int, outs: int) -> Mean:
-    """Σⱼ wᵢⱼ·vⱼ for each output row i; the weights are read at run time, (outs, n) in row order."""
-
-    def mean(lanes: "Lanes", bits: list[Value]) -> list[Value]:
-        totals = [lanes.zero()] * outs
-        for row, each in enumerate(bits):  # row by row: then the sums stay in registers, and no row needs to
-            wide = lanes.widen(each)
-            totals = [lanes.add(total, wide, out * n + row) for out, total in enumerate(totals)]
-        return totals
-
-    return mean
+def all_as_they_are(lanes: "Lanes", bits: list[Value]) -> list[Value]:
+    """Each of them."""
+    return [lanes.widen(row) for row in bits]
 
 
 class Lanes:
@@ -216,14 +217,38 @@ class Lanes:
         return self._builder.load(here, typ=self._bits, align=self._form.bits // 8)
 
     def store(self, wide: Value, row: Value, position: Value) -> None:
-        """Round to the nearest, ties to even, and write."""
+        """Round, and write."""
+        here = at(self._builder, row, position, self._element)
+        self._builder.store(self.rounded(wide), here, align=self._form.bits // 8)
+
+    def rounded(self, wide: Value) -> Value:
+        """The bits of the nearest, of two as near the even ones."""
         bits = self._builder.bitcast(self._builder.fptrunc(wide, self._float), self._word)
         if self._form.bits == 16:
             odd = self._builder.and_(self._builder.lshr(bits, self._all(self._word, 16)), self._all(self._word, 1))
             nearest = self._builder.add(bits, self._builder.add(odd, self._all(self._word, 0x7FFF)))
             bits = self._builder.trunc(self._builder.lshr(nearest, self._all(self._word, 16)), self._bits)
-        here = at(self._builder, row, position, self._element)
-        self._builder.store(bits, here, align=self._form.bits // 8)
+        return bits
+
+    def mixtures(self, bits: list[Value], points: int) -> list[Value]:
+        """The bits of so many mixtures of the rows, summed in float64."""
+        n = len(bits)
+        with self._builder.goto_entry_block():
+            table = self._builder.alloca(self._wide, n)
+        for row, each in enumerate(bits):
+            self._builder.store(self.widen(each), at(self._builder, table, row, self._wide))
+        mixed = []
+        for first in range(0, points, MIXED_AT_ONCE // self._form.lanes):
+            some = range(first, min(first + MIXED_AT_ONCE // self._form.lanes, points))
+
+            def add_row(row: Value, totals: list[Value], some: range = some) -> list[Value]:
+                wide = load_at(self._builder, table, row, self._wide)
+                places = [self._builder.add(row, type_index(point * n)) for point in some]
+                return [self.add(total, wide, place) for total, place in zip(totals, places, strict=True)]
+
+            totals = loop(self._builder, type_index(0), type_index(n), 1, add_row, [self.zero()] * len(some))
+            mixed += [self.rounded(total) for total in totals]
+        return mixed
 
     def watch(self, seen: Value, bits: Value) -> Value:
         """Zeros, as long as all numbers that were seen are finite: times zero, they are; NaN and infinity are NaN."""
@@ -275,7 +300,7 @@ class Lanes:
         """A vector of zeros in float64, or else float32."""
         return self._all(self._wide if wide else self._float, 0.0)
 
-    def add(self, total: Value, wide: Value, weight: int) -> Value:
+    def add(self, total: Value, wide: Value, weight: Value) -> Value:
         """The float64 vector `total` and another times the weight of that index."""
         factor = self.spread(load_at(self._builder, self._weights, weight, ir.DoubleType()))
         return self._builder.fadd(total, self._builder.fmul(wide, factor, flags=("contract",)), flags=("contract",))

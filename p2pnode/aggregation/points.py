@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation import coordinate, distance
-from p2pnode.aggregation.dispatch import Suspicion, serves_cpu
+from p2pnode.aggregation.dispatch import Suspicion
 
 Array = NDArray[np.float64]
 
@@ -26,10 +26,6 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 ROUNDING_MAX = 1e-6
 """Rounding that a squared distance may have, against itself: a float32 vector has about as much."""
-
-
-STRETCH = 1 << 14
-"""Coordinates whose mixtures stand in memory at a time: of dozens of points, what a core's cache holds."""
 
 
 class Mixed(NamedTuple):
@@ -71,7 +67,7 @@ class Points:
     @cached_property
     def vectors(self) -> Tensor:
         """(m, d), the points themselves."""
-        return self.rows if self._given is self else distance.mix_rows(self.rows, self.weights)
+        return self.rows if self._given is self else coordinate.mix_rows(self.rows, self.weights)
 
     @cached_property
     def squared(self) -> Array:
@@ -109,24 +105,13 @@ class Points:
         """A vector in which each point has a part."""
         return Mixed(vector, tuple(np.flatnonzero(self.weights.any(axis=0)).tolist()))
 
-    def by_coordinate(self, kernel: Callable[[Tensor], Tensor]) -> Mixed:
-        """What a kernel makes of the points that looks at each coordinate alone; each has a part in it.
+    def by_coordinate(self, kernel: Callable[..., Tensor]) -> Mixed:
+        """What a rule of `coordinate` makes of the points; each has a part in it.
 
         Args:
-            kernel: (m, any number of coordinates) → as many.
+            kernel: takes the rows, and as `weights` those of the points if they are not the rows.
         """
-        if self._given is self or not serves_cpu(self.rows.unbind(0)):
-            return self.each(kernel(self.vectors))
-        from p2pnode.aggregation import cpu  # loads a compiler
-
-        out = torch.empty_like(self.rows[0])
-
-        def work(start: int, stop: int) -> None:
-            out[start:stop] = kernel(distance.mix_rows(self.rows[:, start:stop], self.weights))
-
-        # All mixtures together are as much memory as the rows, and to touch that takes longer than to mix.
-        cpu.spread(work, len(self.rows), len(out), STRETCH)
-        return self.each(out)
+        return self.each(kernel(self.rows, weights=None if self._given is self else self.weights))
 
     def _of_rows(self, weights: Array, kept: NDArray[np.intp], total: float) -> Tensor:
         """The mean of the rows kept, times what their weights sum up to: clipped rows weigh less than they are many."""

@@ -180,7 +180,7 @@ def test_the_distance_of_a_pair_does_not_depend_on_where_it_stands():
 def test_mixed_rows_agree_with_numpy(m, q, dtype):
     vectors = torch.randn(q, 5003).to(dtype)
     weights = np.random.default_rng(m).random((m, q)) * (np.arange(q) <= np.arange(m)[:, None])
-    out = cpu.mix_rows(vectors.unbind(0), weights.tolist()).double().numpy()
+    out = cpu.mix_rows(vectors.unbind(0), weights).double().numpy()
     exact = weights @ vectors.double().numpy()
     assert (np.abs(out - exact) <= torch.finfo(dtype).eps * np.abs(exact) + 1e-12).all()
 
@@ -188,8 +188,39 @@ def test_mixed_rows_agree_with_numpy(m, q, dtype):
 def test_equal_rows_stay_exactly_whatever_the_weights():
     vectors = fuzzed(1, 9001).repeat(26, 1)
     weights = np.random.default_rng(0).random((26, 26))
-    assert torch.equal(distance.mix_rows(vectors, weights / weights.sum(axis=1, keepdims=True)), vectors)
+    assert torch.equal(coordinate.mix_rows(vectors, weights / weights.sum(axis=1, keepdims=True)), vectors)
     assert torch.equal(coordinate.weighted_mean(vectors, weights[0].tolist()), vectors[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("m", "q"), [(1, 3), (5, 9), (9, 9), (26, 26)])
+def test_rules_of_mixtures_are_the_same_mixed_on_the_way_or_before(m, q, dtype):
+    vectors, f = fuzzed(q, 8003, dtype), (m - 1) // 3
+    shares = np.random.default_rng(m).random((m, q)) + 0.1
+    weights = shares / shares.sum(axis=1, keepdims=True)
+    mixtures = cpu.mix_rows(vectors.unbind(0), weights)
+    for rule in (
+        lambda *rows: cpu.mean_of_ranks(rows[0], f, m - f, *rows[1:]),
+        lambda *rows: cpu.mean_around_median(rows[0], m - f, *rows[1:]),
+        lambda *rows: cpu.mean_around_trimmed_mean(rows[0], f, *rows[1:]),
+    ):
+        assert torch.equal(rule(vectors, weights), rule(mixtures))
+
+
+def test_rows_that_are_chosen_are_not_mixed_with_others():
+    vectors, weights = fuzzed(6, 9001), np.eye(6)[[4, 0, 2]]
+    vectors[5] = torch.inf  # times 0 it would be no number
+    expected = vectors[[4, 0, 2]].sort(dim=0).values[1]
+    assert torch.equal(cpu.mean_of_ranks(vectors, 1, 2, weights), expected)
+
+
+def test_what_is_not_finite_is_met_in_mixtures_too():
+    vectors = torch.ones(4, 20_003)
+    for row, coordinate_ in ((0, 5), (3, 20_002)):
+        spoiled = vectors.clone()
+        spoiled[row, coordinate_] = torch.nan
+        with pytest.raises(dispatch.Suspicion):
+            cpu.mean_of_ranks(spoiled, 1, 3, np.full((4, 4), 1 / 4))
 
 
 def everything(vectors):
@@ -197,7 +228,7 @@ def everything(vectors):
     return [
         cpu.mean_of_ranks(vectors, 1, n - 1),
         cpu.mean_around_median(vectors, n - 1),
-        cpu.mix_rows(vectors.unbind(0), torch.rand(5, n, generator=torch.Generator().manual_seed(0)).tolist()),
+        cpu.mix_rows(vectors.unbind(0), np.random.default_rng(0).random((5, n))),
         cpu_distance.pairwise_squared_distances(vectors),
         cpu_distance.squared_norms(vectors),
     ]

@@ -7,7 +7,6 @@ from hypothesis.extra.numpy import arrays
 
 from p2pnode.aggregation import coordinate
 from p2pnode.aggregation.distance import (
-    mix_rows,
     pairwise_squared_distances,
     squared_distances,
     squared_norms,
@@ -95,5 +94,5 @@ def test_norms_are_distances_from_zero(case):
 
 def test_each_mixed_row_is_a_weighted_mean_and_equal_rows_stay():
     vectors = torch.tensor([[1.0, 0.1], [3.0, 0.1], [8.0, 0.1]])
-    mixed = mix_rows(vectors, np.array([[1 / 2, 1 / 2, 0], [0, 0, 1], [1 / 7, 0, 6 / 7]]))
+    mixed = coordinate.mix_rows(vectors, np.array([[1 / 2, 1 / 2, 0], [0, 0, 1], [1 / 7, 0, 6 / 7]]))
     assert mixed.tolist() == [[2.0, vectors[0, 1]], [8.0, vectors[0, 1]], [7.0, vectors[0, 1]]]
