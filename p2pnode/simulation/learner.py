@@ -1,13 +1,15 @@
 """What the simulated nodes learn: small vectors of chance, or the real models of a task."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 
+from p2pnode.aggregation import find
 from p2pnode.byzantine.labels import poisoned
 from p2pnode.genesis import Training as Schooling
 from p2pnode.learning.cohort import Cohort
@@ -37,6 +39,45 @@ class Machine:
     data_dir: Path | None = None
     device: str = "cpu"
     workers: int = 1
+
+
+MIXTURES_MAX = 4
+"""Mixtures remembered: those of the nodes' last exchanges, which they come to at about the same time."""
+
+
+class SharedMixer(Mixer):
+    """Mixes once what several simulated nodes gathered alike, as all of them do where they wait for every member.
+
+    A vector is one array, whoever holds it, and never written to: so the same arrays are the same vectors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[Any, tuple[Sequence[Vector], tuple[Vector, tuple[int, ...]]]] = {}
+
+    def mix(
+        self,
+        rule: str,
+        rows: Sequence[Vector],
+        f: int,
+        own: int | None,
+        centre: torch.Tensor | None,
+        warn: Callable[[str], None],
+        seed: int = 0,
+    ) -> tuple[Vector, tuple[int, ...]]:
+        if centre is not None or find(rule).wants_own:
+            return super().mix(rule, rows, f, own, centre, warn, seed)
+        key = (rule, f, own is None, seed, *map(id, rows))
+        if key not in self._made:
+            failures: list[str] = []
+            made = super().mix(rule, rows, f, own, None, failures.append, seed)
+            if failures:
+                warn(failures[0])
+                return made
+            self._made[key] = (rows, made)  # the rows too, so that no other vector takes the place of one of them
+            while len(self._made) > MIXTURES_MAX:
+                del self._made[next(iter(self._made))]
+        return self._made[key][1]
 
 
 class Chance:

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from random import Random
 from struct import Struct
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from p2pnode.byzantine.behaviour import Liar
 from p2pnode.byzantine.forgery import Sign
 from p2pnode.codec import Want, encode
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.local import Mixer
 from p2pnode.node import (
     Adopt,
     Arrived,
@@ -45,7 +45,7 @@ from p2pnode.node import (
 )
 from p2pnode.simulation.checks import Checks, Violation
 from p2pnode.simulation.cost import quiet
-from p2pnode.simulation.learner import Chance, Machine, School, Training
+from p2pnode.simulation.learner import Chance, Machine, School, SharedMixer, Training
 from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
@@ -161,7 +161,7 @@ class Network:
         self._lies = tuple(attack for attack in scenario.attacks if attack != "twins")
         self._watch = watch
         self._adopted = adopted
-        self._mixer = Mixer()
+        self._mixer = SharedMixer()
         self.school = (
             None
             if scenario.train is None
@@ -181,6 +181,7 @@ class Network:
         self._trace = blake2b(digest_size=16)
         self._heap: list[Any] = []
         self._posted = 0
+        self._arrays: WeakValueDictionary[Digest, Vector] = WeakValueDictionary()
         self._lanes: dict[tuple[PeerId, PeerId, bool], float] = {}
         self._link_epochs: dict[tuple[PeerId, PeerId], int] = {}
         self._cut: set[tuple[PeerId, PeerId]] = set()
@@ -546,6 +547,8 @@ class Network:
             return
         if header.origin == process.member and process.member in self._honest:
             self.checks.proposed(process.member, header.slot, vector)
+        # Liars that say the same made it each for himself; as one array, all who receive it can tell that it is.
+        vector = self._arrays.setdefault(header.digest, vector)
         payload = Bytes(header.slot, header.digest, vector, is_finite(vector))
         for peer in to:
             self._post(process, peer, payload, header.digest)

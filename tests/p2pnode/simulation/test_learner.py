@@ -10,7 +10,7 @@ from p2pnode.learning.partition import partition
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import choose
-from p2pnode.simulation.learner import LENGTH, Chance, Machine, School
+from p2pnode.simulation.learner import LENGTH, MIXTURES_MAX, Chance, Machine, School, SharedMixer
 from p2pnode.simulation.scenario import schooling
 from protocols.committee import Committee
 
@@ -30,6 +30,66 @@ def chance(seed, process, recipe="trimmed"):
 def drawn(seed, process, steps=STEPS):
     learner = chance(seed, process)
     return np.stack([learner.train(step) for step in range(steps)])
+
+
+# Mixing for all.
+
+
+def vectors(count, seed=0):
+    return list(np.random.default_rng(seed).standard_normal((count, LENGTH)).astype(np.float32))
+
+
+def test_what_was_gathered_alike_is_mixed_once_and_as_each_node_would():
+    mixer, rows = SharedMixer(), vectors(6)
+    first = mixer.mix("multi-krum", rows, 1, 0, None, pytest.fail)
+    assert mixer.mix("multi-krum", list(rows), 1, 3, None, pytest.fail)[0] is first[0]
+    plain, kept = Mixer().mix("multi-krum", rows, 1, 0, None, pytest.fail)
+    assert np.array_equal(first[0], plain)
+    assert first[1] == kept
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rule": "trimmed-mean"},
+        {"f": 0},
+        {"seed": 1},
+        {"own": None},
+        {"rows": vectors(7)},
+        {"rows": [row.copy() for row in vectors(7)][::-1]},
+    ],
+    ids=str,
+)
+def test_whatever_differs_is_mixed_anew(other):
+    mixer, asked = SharedMixer(), {"rule": "bucketing+median", "rows": vectors(7), "f": 1, "own": 0, "seed": 0}
+    before = mixer.mix(centre=None, warn=pytest.fail, **asked)
+    after = mixer.mix(centre=None, warn=pytest.fail, **asked | other)
+    assert after[0] is not before[0]
+    assert np.array_equal(after[0], Mixer().mix(centre=None, warn=pytest.fail, **asked | other)[0])
+
+
+def test_rules_that_begin_at_ones_own_are_not_shared():
+    mixer, rows, centre = SharedMixer(), vectors(7), torch.zeros(LENGTH)
+    mine, its = (mixer.mix("nearest-neighbour", rows, 3, own, None, pytest.fail)[0] for own in (0, 1))
+    assert not np.array_equal(mine, its)
+    near, far = (mixer.mix("comparative-elimination", rows, 3, 0, at, pytest.fail)[1] for at in (centre, centre + 100))
+    assert near != far
+
+
+def test_a_mixture_that_is_not_finite_is_each_nodes_own_vector():
+    mixer, rows, told = SharedMixer(), vectors(4), []
+    for row in rows[2:]:
+        row[:] = np.nan
+    for own in (0, 1):
+        assert np.array_equal(mixer.mix("median", rows, 1, own, None, told.append)[0], rows[own])
+    assert len(told) == 2
+
+
+def test_no_more_mixtures_are_remembered_than_named():
+    mixer = SharedMixer()
+    for seed in range(3 * MIXTURES_MAX):
+        mixer.mix("median", vectors(4, seed), 1, 0, None, pytest.fail)
+    assert len(mixer._made) == MIXTURES_MAX
 
 
 # Chance.
