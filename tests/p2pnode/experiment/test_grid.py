@@ -209,10 +209,9 @@ def test_the_example_of_monna_is_its_published_setting(tmp_path):
         for attack in ("alie=search", "ipm=search", "sign-flip", "label-flip")
     }
     (reference,) = of_kind(found, "reference")
-    assert [(t.recipe, t.nodes, t.byzantine, t.f, t.seed) for t in reference.trials.values()] == [
-        ("dsgd", 26, 0, 0, seed) for seed in range(1, 4)
-    ]
-    assert len(found.trials) == 2 * 4 * 3 + 3
+    (trial,) = reference.trials.values()
+    assert (trial.recipe, trial.nodes, trial.byzantine, trial.f, trial.seed) == ("dsgd", 26, 0, 0, 1)
+    assert len(found.trials) == 2 * 4 + 1
 
 
 def test_the_example_of_distributed_momentum_is_its_published_setting(tmp_path):
@@ -231,3 +230,10 @@ def test_the_quick_example_needs_no_files():
     found = read(EXAMPLES / "rules-digits.toml")
     assert (found.rows, found.columns) == ("rule", "attack")
     assert all(cell.baselines for cell in found.cells)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_example_names_its_results_as_itself_and_can_be_run(file, tmp_path):
+    found = read(file, {"data_dir": str(tmp_path)})
+    assert found.name == file.stem
+    assert found.trials
