@@ -27,7 +27,7 @@ from p2pnode.errors import ConfigError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
-from p2pnode.learning.local import LocalWork, Mixer, trainer_of
+from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.mesh import Mesh
@@ -142,7 +142,7 @@ class Driver:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
         self._trainer = self._make_trainer(prepare)
-        self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, Mixer())
+        self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, mix_gathered)
         self._model_step = 0
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from p2pnode.aggregation.dispatch import Weights, kernels, serves_cpu
 from p2pnode.aggregation.network import Comparator, comparators
+from p2pnode.aggregation.row import Rows, each, together
 
 BLOCK_PER_THREAD = 65_536
 """Coordinates that one CPU thread takes at a time. Measured at n = 6, 10, 26 on two threads: below, the cost of calling
@@ -36,8 +37,8 @@ SORTED_MAX = 4096
 """Numbers so few that to sort them takes less than to call torch for each comparator."""
 
 
-def mean(vectors: Tensor) -> Tensor:
-    """Mean of the rows: every coordinate lies within the range of the inputs.
+def mean(vectors: Rows) -> Tensor:
+    """Mean of the rows: every coordinate lies within the range of the inputs; their order matters to rounding only.
 
     Args:
         vectors: (n, d), n ≥ 1, floating, finite.
@@ -45,22 +46,18 @@ def mean(vectors: Tensor) -> Tensor:
     Returns:
         (d,), same dtype and device.
     """
-    return mean_of_rows(vectors.unbind(0))
-
-
-def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Mean of one or more (d,) rows, without bringing them together in memory; order matters to rounding only."""
-    if serves_cpu(rows):
+    if serves_cpu(vectors):
         from p2pnode.aggregation import cpu  # loads a compiler
 
-        return cpu.mean_of_rows(rows)
+        return cpu.mean(vectors)
+    rows = each(vectors)
     out = torch.empty_like(rows[0], dtype=_wide(rows[0].dtype), memory_format=torch.contiguous_format)
-    for block in blocks(rows[0]):
+    for block in blocks(out):
         _average([row[block] for row in rows], out[block])
     return out.to(rows[0].dtype)
 
 
-def median(vectors: Tensor, weights: Weights | None = None) -> Tensor:
+def median(vectors: Rows, weights: Weights | None = None) -> Tensor:
     """Per coordinate the middle value, for even n the mean of the two: within the honest range if n ≥ 2f+1.
 
     Args:
@@ -76,7 +73,7 @@ def median(vectors: Tensor, weights: Weights | None = None) -> Tensor:
     return _mean_of_ranks(vectors, (n - 1) // 2, n // 2 + 1, weights)
 
 
-def trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
+def trimmed_mean(vectors: Rows, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of all but the f lowest and f highest: within the honest range if n ≥ 2f+1.
 
     Args:
@@ -92,7 +89,7 @@ def trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Ten
     return _mean_of_ranks(vectors, f, _count(vectors, weights) - f, weights)
 
 
-def mean_around_median(vectors: Tensor, keep: int, weights: Weights | None = None) -> Tensor:
+def mean_around_median(vectors: Rows, keep: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the `keep` values nearest to the median; of two at one distance the lower.
 
     Args:
@@ -112,7 +109,7 @@ def mean_around_median(vectors: Tensor, keep: int, weights: Weights | None = Non
     return _mean_around_ranks(vectors, (n - 1) // 2, n // 2 + 1, keep)
 
 
-def mean_around_trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
+def mean_around_trimmed_mean(vectors: Rows, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the n − f values nearest to the trimmed mean; of two at one distance the lower.
 
     Args:
@@ -132,7 +129,7 @@ def mean_around_trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = 
     return _mean_around_ranks(vectors, f, n - f, n - f)
 
 
-def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
+def weighted_mean(vectors: Rows, weights: Sequence[float]) -> Tensor:
     """Σ wᵢ·vᵢ / Σ wᵢ over the rows of positive weight.
 
     Args:
@@ -149,13 +146,13 @@ def weighted_mean(vectors: Tensor, weights: Sequence[float]) -> Tensor:
         from p2pnode.aggregation import cpu  # loads a compiler
 
         return cpu.mix_rows(rows, np.array([shares]))[0]
-    out = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
+    out = torch.zeros_like(rows[0], dtype=torch.float64)
     for row, share in used:
         out.add_(row.double(), alpha=share)
-    return out.to(vectors.dtype)
+    return out.to(rows[0].dtype)
 
 
-def mix_rows(vectors: Tensor, weights: Weights) -> Tensor:
+def mix_rows(vectors: Rows, weights: Weights) -> Tensor:
     """Σⱼ weights[i, j]·vⱼ for each i, summed in float64.
 
     Equal vectors stay what they are where the weights sum up to 1.
@@ -167,14 +164,14 @@ def mix_rows(vectors: Tensor, weights: Weights) -> Tensor:
     Returns:
         (m, d), same dtype and device as the vectors; new memory.
     """
-    if serves_cpu(vectors.unbind(0)):
+    if serves_cpu(vectors):
         from p2pnode.aggregation import cpu  # loads a compiler
 
-        return cpu.mix_rows(vectors.unbind(0), weights)
-    shares = torch.from_numpy(weights).to(vectors.device)
-    out = vectors.new_empty(len(shares), vectors.shape[1])
-    for block in blocks(vectors):
-        out[:, block] = (shares @ vectors[:, block].double()).to(out.dtype)
+        return cpu.mix_rows(vectors, weights)
+    first = vectors[0]
+    shares, out = torch.from_numpy(weights).to(first.device), first.new_empty(len(weights), len(first))
+    for block in blocks(first):
+        out[:, block] = (shares @ together(vectors, block).double()).to(out.dtype)
     return out
 
 
@@ -188,44 +185,45 @@ def _block_length(like: Tensor) -> int:
     return BLOCK_PER_THREAD * torch.get_num_threads() if like.device.type == "cpu" else BLOCK_ON_ACCELERATOR
 
 
-def _count(vectors: Tensor, weights: Weights | None) -> int:
+def _count(vectors: Rows, weights: Weights | None) -> int:
     return len(vectors if weights is None else weights)
 
 
-def _points(vectors: Tensor, weights: Weights | None) -> tuple[Tensor, dict[str, Weights]]:
-    """The rows, and weights for code that mixes on its way, as the CPU's does; else the mixtures, and none."""
-    if weights is None:
-        return vectors, {}
-    return (vectors, {"weights": weights}) if serves_cpu(vectors.unbind(0)) else (mix_rows(vectors, weights), {})
+def _points(vectors: Rows, weights: Weights | None) -> tuple[Rows, dict[str, Weights]]:
+    """The rows where they lie, and weights, for code that mixes on its way, as the CPU's does; else the mixtures."""
+    if serves_cpu(vectors):
+        return vectors, {} if weights is None else {"weights": weights}
+    return together(vectors) if weights is None else mix_rows(vectors, weights), {}
 
 
-def _mean_of_ranks(vectors: Tensor, first: int, stop: int, weights: Weights | None = None) -> Tensor:
+def _mean_of_ranks(vectors: Rows, first: int, stop: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1."""
     vectors, mixing = _points(vectors, weights)
     if compiled := kernels(vectors):
         return compiled.mean_of_ranks(vectors, first, stop, **mixing)
-    if vectors.numel() <= SORTED_MAX:
-        out = vectors.new_empty(vectors.shape[1], dtype=_wide(vectors.dtype))
-        _average(vectors.sort(dim=0).values[first:stop].unbind(0), out)
-        return out.to(vectors.dtype)
-    n, d = vectors.shape
+    matrix = together(vectors)
+    n, d = matrix.shape
+    if matrix.numel() <= SORTED_MAX:
+        out = matrix.new_empty(d, dtype=_wide(matrix.dtype))
+        _average(matrix.sort(dim=0).values[first:stop].unbind(0), out)
+        return out.to(matrix.dtype)
     plan = comparators(n, first, stop, ordered=True)
-    out = vectors.new_empty(d, dtype=_wide(vectors.dtype))
-    scratch = out.new_empty(n + 1, min(d, _block_length(vectors)))
-    for block in blocks(vectors):
+    out = matrix.new_empty(d, dtype=_wide(matrix.dtype))
+    scratch = out.new_empty(n + 1, min(d, _block_length(matrix)))
+    for block in blocks(matrix):
         *wires, spare = scratch[:, : block.stop - block.start].unbind(0)
-        for wire, row in zip(wires, vectors[:, block], strict=True):
+        for wire, row in zip(wires, matrix[:, block], strict=True):
             wire.copy_(row)
         _run(plan, wires, spare)
         _average(wires[first:stop], out[block])
-    return out.to(vectors.dtype)
+    return out.to(matrix.dtype)
 
 
-def _mean_around_ranks(vectors: Tensor, first: int, stop: int, keep: int) -> Tensor:
+def _mean_around_ranks(vectors: Rows, first: int, stop: int, keep: int) -> Tensor:
     """Per coordinate the mean of the `keep` values nearest to the mean of the sorted values first, …, stop − 1."""
     out = torch.empty_like(vectors[0], memory_format=torch.contiguous_format)
-    for block in blocks(vectors):
-        ordered = vectors[:, block].double().sort(dim=0).values
+    for block in blocks(out):
+        ordered = together(vectors, block).double().sort(dim=0).values
         centre = reduce(torch.add, ordered[first:stop]) / (stop - first)
         out[block] = reduce(torch.add, _nearest(ordered, centre, keep)) / keep
     return out

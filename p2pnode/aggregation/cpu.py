@@ -15,6 +15,7 @@ from torch import Tensor
 
 from p2pnode.aggregation import emit
 from p2pnode.aggregation.dispatch import Suspicion, Weights
+from p2pnode.aggregation.row import Rows, each
 
 FORMATS = {torch.float32: emit.FLOAT32, torch.bfloat16: emit.BFLOAT16}
 
@@ -28,11 +29,11 @@ KERNELS_MAX = 64
 """Kernels kept; one is needed for each rule, n, f and format in use."""
 
 
-def mean_of_ranks(vectors: Tensor, first: int, stop: int, weights: Weights | None = None) -> Tensor:
+def mean_of_ranks(vectors: Rows, first: int, stop: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the sorted values first, …, stop − 1; no order of the rows changes a bit of it.
 
     Args:
-        vectors: (n, d) of `dispatch.serves_cpu`.
+        vectors: n of `dispatch.serves_cpu`.
         first: lowest rank, ≥ 0.
         stop: one more than the highest, first < stop ≤ n, or m.
         weights: (m, n), of mixtures that are taken in place of the rows.
@@ -46,37 +47,37 @@ def mean_of_ranks(vectors: Tensor, first: int, stop: int, weights: Weights | Non
     return _of_points(vectors, weights, emit.mean_of_ranks, first, stop)
 
 
-def mean_around_median(vectors: Tensor, keep: int, weights: Weights | None = None) -> Tensor:
+def mean_around_median(vectors: Rows, keep: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the `keep` values nearest to the median, as `coordinate.mean_around_median`."""
     n = len(vectors if weights is None else weights)
     return _of_points(vectors, weights, emit.mean_around_ranks, (n - 1) // 2, n // 2 + 1, keep)
 
 
-def mean_around_trimmed_mean(vectors: Tensor, f: int, weights: Weights | None = None) -> Tensor:
+def mean_around_trimmed_mean(vectors: Rows, f: int, weights: Weights | None = None) -> Tensor:
     """Per coordinate the mean of the n − f values nearest to the trimmed mean."""
     n = len(vectors if weights is None else weights)
     return _of_points(vectors, weights, emit.mean_around_ranks, f, n - f, n - f)
 
 
-def mean_of_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Mean of one or more (d,) rows of `dispatch.serves_cpu`."""
-    out = empty(1, rows[0])
-    _run(_mean_of_all(FORMATS[out.dtype], len(rows)), rows, out)
+def mean(vectors: Rows) -> Tensor:
+    """Mean of one or more vectors of `dispatch.serves_cpu`."""
+    out = empty(1, vectors[0])
+    _run(_mean_of_all(FORMATS[out.dtype], len(vectors)), each(vectors), out)
     return out[0]
 
 
-def mix_rows(rows: Sequence[Tensor], weights: Weights) -> Tensor:
+def mix_rows(vectors: Rows, weights: Weights) -> Tensor:
     """Σⱼ wᵢⱼ·vⱼ as row i, summed in float64.
 
     Args:
-        rows: q rows of (d,) of `dispatch.serves_cpu`, finite.
+        vectors: q of `dispatch.serves_cpu`, finite.
         weights: (m, q).
 
     Returns:
         (m, d), same dtype.
     """
-    out = empty(len(weights), rows[0])
-    _run(_mixtures(FORMATS[out.dtype], len(rows), len(weights)), rows, out, weights)
+    out = empty(len(weights), vectors[0])
+    _run(_mixtures(FORMATS[out.dtype], len(vectors), len(weights)), each(vectors), out, weights)
     return out
 
 
@@ -119,9 +120,9 @@ def spread(work: Callable[[int, int], None], rows: int, d: int, share: int) -> N
         helper.result()
 
 
-def _of_points(vectors: Tensor, weights: Weights | None, mean: Callable[..., emit.Mean], *numbers: int) -> Tensor:
+def _of_points(vectors: Rows, weights: Weights | None, mean: Callable[..., emit.Mean], *numbers: int) -> Tensor:
     """One vector of the rows, or of their mixtures, by what `mean(*numbers)` writes."""
-    rows, out = list(vectors), empty(1, vectors[0])
+    rows, out = each(vectors), empty(1, vectors[0])
     if weights is not None and (chosen := _rows_chosen(weights)) is not None:
         rows, weights = [rows[row] for row in chosen], None
     kernel = _watchful(FORMATS[out.dtype], len(rows), None if weights is None else len(weights), mean, *numbers)

@@ -13,28 +13,30 @@ from torch import Tensor
 from p2pnode.aggregation import emit_distance
 from p2pnode.aggregation.cpu import addresses, spread
 from p2pnode.aggregation.emit import Kernel
+from p2pnode.aggregation.row import Rows, each
 
 SHARE = 1 << 16
 """Coordinates that a thread takes at a time; a multiple of a block. About a millisecond for ten rows."""
 
 
-def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
+def squared_distances(vectors: Rows, own: Tensor) -> Tensor:
     """‖v − own‖² of each row of (q, d), as (q,), summed in float64."""
-    rows = [own, *vectors.unbind(0)]
+    rows = [own, *each(vectors)]
     return _sums(emit_distance.from_first(8 * own.itemsize), rows, len(rows))[1:]
 
 
-def squared_norms(vectors: Tensor) -> Tensor:
+def squared_norms(vectors: Rows) -> Tensor:
     """‖v‖² of each row of (q, d), as (q,), summed in float64, where no float32 overflows: finite if the row is."""
-    rows = vectors.unbind(0)
-    return _sums(emit_distance.norms(8 * vectors.itemsize), rows, len(rows))
+    rows = each(vectors)
+    return _sums(emit_distance.norms(8 * rows[0].itemsize), rows, len(rows))
 
 
-def pairwise_squared_distances(vectors: Tensor) -> Tensor:
+def pairwise_squared_distances(vectors: Rows) -> Tensor:
     """‖v − w‖² of all pairs of rows of (q, d), q ≥ 2, as (q, q), symmetric; relative error ≤ 1e-5."""
-    q = len(vectors)
+    rows = each(vectors)
+    q = len(rows)
     line = q + emit_distance.OTHERS
-    sums = _sums(emit_distance.pairs(8 * vectors.itemsize), vectors.unbind(0), q * line)
+    sums = _sums(emit_distance.pairs(8 * rows[0].itemsize), rows, q * line)
     upper = np.triu(sums.numpy().reshape(q, line)[:, :q], 1)  # torch's triu starts threads that no fork survives
     return torch.from_numpy(upper + upper.T)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pnode.aggregation import gpu
+from p2pnode.aggregation.row import Rows, each
 
 Weights = NDArray[np.float64]
 """(m, q), finite: mixtures Σⱼ wᵢⱼ·vⱼ of q rows, summed in float64, that a rule takes in place of the rows."""
@@ -32,26 +33,27 @@ class Suspicion(Exception):
 class Kernels(Protocol):
     """What `cpu` and `gpu` both offer, with arguments and results as of the functions in `coordinate`.
 
-    `cpu` alone takes weights.
+    `cpu` alone takes weights, and rows that are not one tensor.
     """
 
-    def mean_of_ranks(self, vectors: Tensor, first: int, stop: int, **mixing: Weights) -> Tensor: ...
-    def mean_around_median(self, vectors: Tensor, keep: int, **mixing: Weights) -> Tensor: ...
-    def mean_around_trimmed_mean(self, vectors: Tensor, f: int, **mixing: Weights) -> Tensor: ...
+    def mean_of_ranks(self, vectors: Rows, first: int, stop: int, **mixing: Weights) -> Tensor: ...
+    def mean_around_median(self, vectors: Rows, keep: int, **mixing: Weights) -> Tensor: ...
+    def mean_around_trimmed_mean(self, vectors: Rows, f: int, **mixing: Weights) -> Tensor: ...
 
 
-def kernels(vectors: Tensor) -> Kernels | None:
-    """The compiled code that takes these (n, d) vectors, if there is any."""
-    if serves_cpu(vectors.unbind(0)):
+def kernels(vectors: Rows) -> Kernels | None:
+    """The compiled code that takes these vectors, if there is any."""
+    if serves_cpu(vectors):
         return cast(Kernels, import_module("p2pnode.aggregation.cpu"))
-    fits_gpu = vectors.device.type == "cuda" and len(vectors) <= GPU_ROWS_MAX and _fit(vectors.unbind(0))
-    if fits_gpu and gpu.available():
+    fits_gpu = isinstance(vectors, Tensor) and vectors.device.type == "cuda" and len(vectors) <= GPU_ROWS_MAX
+    if fits_gpu and _fit(each(vectors)) and gpu.available():
         return cast(Kernels, gpu)
     return None
 
 
-def serves_cpu(rows: Sequence[Tensor]) -> bool:
-    """Whether `cpu` and `cpu_distance` take these (d,) rows: contiguous, and numbers enough to compile for."""
+def serves_cpu(vectors: Rows) -> bool:
+    """Whether `cpu` and `cpu_distance` take these vectors: contiguous rows, and numbers enough to compile for."""
+    rows = each(vectors)
     return (
         len(rows) * len(rows[0]) >= NUMBERS_MIN
         and _fit(rows)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from p2pnode.aggregation.coordinate import blocks
 from p2pnode.aggregation.dispatch import serves_cpu
+from p2pnode.aggregation.row import Rows, each, together
 
 PIECES = 4
 """Pieces of each block. Differences are float64, beside the numbers they come from, so they need smaller blocks than
@@ -21,39 +22,39 @@ PAIR_PIECES = 2
 shows. Measured at q = 10, 32 on two threads."""
 
 
-def squared_distances(vectors: Tensor, own: Tensor) -> Tensor:
+def squared_distances(vectors: Rows, own: Tensor) -> Tensor:
     """‖v − own‖² of each row v of (q, d), as (q,) in float64.
 
     Differences are taken first, and in float64: ‖v‖² + ‖own‖² − 2⟨v, own⟩ would lose the distance of two near vectors
     of large norm, as those of late training are. Float32 inputs neither overflow nor underflow.
     """
-    if serves_cpu([own, *vectors.unbind(0)]):
+    if serves_cpu([own, *each(vectors)]):
         from p2pnode.aggregation import cpu_distance  # loads a compiler
 
         return cpu_distance.squared_distances(vectors, own)
-    squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
-    for block in blocks(vectors):
-        for rows, mine in zip(_pieces(vectors[:, block], PIECES), _pieces(own[block], PIECES), strict=True):
+    squared = own.new_zeros(len(vectors), dtype=torch.float64)
+    for block in blocks(own):
+        for rows, mine in zip(_pieces(together(vectors, block), PIECES), _pieces(own[block], PIECES), strict=True):
             difference = rows.double() - mine.double()
             squared += torch.linalg.vecdot(difference, difference)
     return squared
 
 
-def squared_norms(vectors: Tensor) -> Tensor:
+def squared_norms(vectors: Rows) -> Tensor:
     """‖v‖² of each row of (q, d), as (q,) in float64. Float32 inputs neither overflow nor underflow."""
-    if serves_cpu(vectors.unbind(0)):
+    if serves_cpu(vectors):
         from p2pnode.aggregation import cpu_distance  # loads a compiler
 
         return cpu_distance.squared_norms(vectors)
-    squared = vectors.new_zeros(len(vectors), dtype=torch.float64)
-    for block in blocks(vectors):
-        for rows in _pieces(vectors[:, block], PIECES):
+    squared = vectors[0].new_zeros(len(vectors), dtype=torch.float64)
+    for block in blocks(vectors[0]):
+        for rows in _pieces(together(vectors, block), PIECES):
             wide = rows.double()
             squared += torch.linalg.vecdot(wide, wide)
     return squared
 
 
-def pairwise_squared_distances(vectors: Tensor) -> Tensor:
+def pairwise_squared_distances(vectors: Rows) -> Tensor:
     """‖v − w‖² of all pairs of rows of (q, d), as (q, q) in float64 on the CPU: symmetric, 0 on the diagonal.
 
     Differences are taken first, as in `squared_distances`, so near vectors of large norm keep their distance; float32
@@ -64,13 +65,13 @@ def pairwise_squared_distances(vectors: Tensor) -> Tensor:
     squared = torch.zeros(q, q, dtype=torch.float64)
     if q == 1:
         return squared
-    if serves_cpu(vectors.unbind(0)):
+    if serves_cpu(vectors):
         from p2pnode.aggregation import cpu_distance  # loads a compiler
 
         return cpu_distance.pairwise_squared_distances(vectors)
-    total = vectors.new_zeros(q * (q - 1) // 2, dtype=torch.float64)
-    for block in blocks(vectors):
-        for rows in _pieces(vectors[:, block], PAIR_PIECES):
+    total = vectors[0].new_zeros(q * (q - 1) // 2, dtype=torch.float64)
+    for block in blocks(vectors[0]):
+        for rows in _pieces(together(vectors, block), PAIR_PIECES):
             total += _of_pairs(rows.double().unbind(0))
     squared[*torch.triu_indices(q, q, 1)] = total.cpu()
     return squared + squared.T

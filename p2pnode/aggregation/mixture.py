@@ -12,6 +12,8 @@ from p2pnode.errors import ConfigError, NonFinite, ShapeMismatch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from p2pnode.aggregation.row import Rows
+
 
 class Mixture(NamedTuple):
     """What became of the vectors.
@@ -29,7 +31,7 @@ class Mixture(NamedTuple):
 
 def mix(
     name: str,
-    vectors: Tensor,
+    vectors: Rows,
     *,
     f: int,
     own: int | Tensor | None = None,
@@ -43,7 +45,8 @@ def mix(
 
     Args:
         name: of a rule, as for `find`.
-        vectors: (n, d), floating; never modified. What the rule tolerates holds for n − f of them honest.
+        vectors: (n, d) as one tensor, or n of (d,) wherever they lie; floating, never modified. What the rule tolerates
+            holds for n − f of them honest.
         f: how many rows may be lies, ≥ 0.
         own: one's own row, by index or by value; rules that do not want it ignore it.
         centre: (d,), the model at which the round began; rules that do not want it ignore it.
@@ -57,8 +60,7 @@ def mix(
             apart, beyond the largest finite number, that their mean overflows.
     """
     rule = find(name)
-    vectors = vectors.detach()
-    _check(rule, vectors, f)
+    vectors = _checked(rule, vectors, f)
     centre = _centre(rule, vectors, centre)
     if rule.watchful and (at_once := _if_all_is_finite(rule, vectors, f, own, centre, seed)):
         return at_once
@@ -69,17 +71,18 @@ def mix(
         )
     finite = [row for row in range(len(vectors)) if row not in dropped]
     own = _own(rule, vectors, finite, own)
-    mixture, kept = _mixed(rule, vectors[finite] if dropped else vectors, f - len(dropped), own, centre, seed)
+    rows = [vectors[row] for row in finite] if dropped else vectors
+    mixture, kept = _mixed(rule, rows, f - len(dropped), own, centre, seed)
     return Mixture(mixture, tuple(finite[row] for row in kept), tuple(dropped))
 
 
 def _if_all_is_finite(
-    rule: Rule, vectors: Tensor, f: int, own: int | Tensor | None, centre: Tensor | None, seed: int
+    rule: Rule, vectors: Rows, f: int, own: int | Tensor | None, centre: Tensor | None, seed: int
 ) -> Mixture | None:
     """The mixture, by code that meets every number on its way and stops at what is not finite: then None."""
     from p2pnode.aggregation.dispatch import Suspicion, serves_cpu  # needs torch
 
-    if not len(vectors) or not serves_cpu(vectors.unbind(0)):
+    if not serves_cpu(vectors):
         return None
     every = list(range(len(vectors)))
     try:
@@ -91,7 +94,7 @@ def _if_all_is_finite(
 
 def aggregate(
     name: str,
-    vectors: Tensor,
+    vectors: Rows,
     *,
     f: int,
     own: int | Tensor | None = None,
@@ -103,34 +106,53 @@ def aggregate(
 
 
 def _mixed(
-    rule: Rule, vectors: Tensor, f: int, own: int | None, centre: Tensor | None, seed: int
+    rule: Rule, vectors: Rows, f: int, own: int | None, centre: Tensor | None, seed: int
 ) -> tuple[Tensor, tuple[int, ...]]:
     from p2pnode.aggregation.points import Points  # needs torch
 
     mixture, kept = rule.apply(Points(vectors), {"f": f, "own": own, "centre": centre, "seed": seed})
-    if _not_finite(mixture.unsqueeze(0)):
+    if _not_finite([mixture]):
         raise NonFinite(f"{rule.name}: the rows to be averaged differ by more than {mixture.dtype} can hold")
     return mixture, kept
 
 
-def _check(rule: Rule, vectors: Tensor, f: int) -> None:
+def _checked(rule: Rule, vectors: Rows, f: int) -> Tensor | list[Tensor]:
+    """The vectors, apart from what they were computed by; as one tensor where no code takes them one by one."""
+    from torch import Tensor
+
+    from p2pnode.aggregation.dispatch import serves_cpu  # needs torch
+    from p2pnode.aggregation.row import together
+
     if f < 0:
         raise ConfigError(f"the number of liars is f ≥ 0, got f={f}")
-    if vectors.dim() != 2 or not vectors.is_floating_point():
-        raise ShapeMismatch(f"vectors must be floating, of shape (n, d); got {vectors.dtype}, {tuple(vectors.shape)}")
+    if isinstance(vectors, Tensor):
+        if vectors.dim() != 2 or not vectors.is_floating_point():
+            raise ShapeMismatch(
+                f"vectors must be floating, of shape (n, d); got {vectors.dtype}, {tuple(vectors.shape)}"
+            )
+        rule.check(len(vectors), f)
+        return vectors.detach()
     rule.check(len(vectors), f)
+    rows = [row.detach() for row in vectors]
+    if rows[0].dim() != 1 or not rows[0].is_floating_point():
+        raise ShapeMismatch(
+            f"vectors must be floating, of shape (d,) each; got {rows[0].dtype}, {tuple(rows[0].shape)}"
+        )
+    for row in rows[1:]:
+        _alike("every vector", rows, row)
+    return rows if serves_cpu(rows) else together(rows)
 
 
-def _not_finite(vectors: Tensor) -> list[int]:
+def _not_finite(vectors: Tensor | list[Tensor]) -> list[int]:
     # NaN and infinity survive every sum, and a sum costs a twentieth of an element-wise test. A sum may also overflow
     # over finite numbers, so a row under suspicion is looked at element by element.
-    sums = vectors.sum(dim=1).tolist()
+    sums = [row.sum().item() for row in vectors] if isinstance(vectors, list) else vectors.sum(dim=1).tolist()
     return [
         row for row, total in enumerate(sums) if not math.isfinite(total) and not bool(vectors[row].isfinite().all())
     ]
 
 
-def _centre(rule: Rule, vectors: Tensor, centre: Tensor | None) -> Tensor | None:
+def _centre(rule: Rule, vectors: Rows, centre: Tensor | None) -> Tensor | None:
     if "centre" not in rule.arguments:
         return None
     if centre is None:
@@ -141,12 +163,12 @@ def _centre(rule: Rule, vectors: Tensor, centre: Tensor | None) -> Tensor | None
             )
         return None
     centre = _alike("centre", vectors, centre)
-    if _not_finite(centre.unsqueeze(0)):
+    if _not_finite([centre]):
         raise NonFinite("the centre has NaN or infinity")
     return centre
 
 
-def _own(rule: Rule, vectors: Tensor, finite: list[int], own: int | Tensor | None) -> int | None:
+def _own(rule: Rule, vectors: Rows, finite: list[int], own: int | Tensor | None) -> int | None:
     """Where one's own row is among the finite ones."""
     if not rule.wants_own:
         return None
@@ -162,7 +184,7 @@ def _own(rule: Rule, vectors: Tensor, finite: list[int], own: int | Tensor | Non
     return finite.index(own)
 
 
-def _alike(what: str, vectors: Tensor, vector: Tensor) -> Tensor:
+def _alike(what: str, vectors: Rows, vector: Tensor) -> Tensor:
     """The vector, if it is like a row."""
     row = vectors[0]
     if (vector.shape, vector.dtype, vector.device) != (row.shape, row.dtype, row.device):

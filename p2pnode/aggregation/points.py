@@ -16,6 +16,7 @@ from torch import Tensor
 
 from p2pnode.aggregation import coordinate, distance
 from p2pnode.aggregation.dispatch import Suspicion
+from p2pnode.aggregation.row import Rows
 
 Array = NDArray[np.float64]
 
@@ -44,13 +45,13 @@ class Points:
     """m points of which each is a mixture Σⱼ wⱼ·xⱼ of the q rows given, with weights wⱼ ≥ 0.
 
     Args:
-        rows: (q, d), floating, finite.
+        rows: q vectors, floating, finite.
 
     Attributes:
         weights: (m, q), those of the points; at first the points are the rows.
     """
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows = rows
         self.weights = np.eye(len(rows))
         self._given = self
@@ -65,8 +66,8 @@ class Points:
         return mixed
 
     @cached_property
-    def vectors(self) -> Tensor:
-        """(m, d), the points themselves."""
+    def vectors(self) -> Rows:
+        """The m points themselves."""
         return self.rows if self._given is self else coordinate.mix_rows(self.rows, self.weights)
 
     @cached_property
@@ -74,7 +75,7 @@ class Points:
         """(m, m), the squared distances of the points: symmetric, ≥ 0, and 0 between points that are mixed alike."""
         m, q = self.weights.shape
         # From the rows' distances it takes m²·q² steps, from the points themselves m·(m + q)·d.
-        if self._given is not self and m * q * q < (m + q) * self.rows.shape[1]:
+        if self._given is not self and m * q * q < (m + q) * len(self.rows[0]):
             between, rounding = _between(self.weights, self._given._with_origin(self.weights))
             if (rounding <= ROUNDING_MAX * between).all():
                 return between
@@ -116,10 +117,10 @@ class Points:
     def _of_rows(self, weights: Array, kept: NDArray[np.intp], total: float) -> Tensor:
         """The mean of the rows kept, times what their weights sum up to: clipped rows weigh less than they are many."""
         if not len(kept):
-            return self.rows.new_zeros(self.rows.shape[1])
+            return torch.zeros_like(self.rows[0])
         if np.ptp(weights[kept]) == 0:
             # Exact where rows are equal, and never out of their range.
-            vector = coordinate.mean_of_rows([self.rows[row] for row in kept.tolist()])
+            vector = coordinate.mean([self.rows[row] for row in kept.tolist()])
         else:
             vector = coordinate.weighted_mean(self.rows, weights.tolist())
         return vector if abs(total - 1) < 1e-9 else vector.mul_(total)
@@ -137,7 +138,7 @@ class Points:
 
     def _bounded(self, squared: Tensor) -> Array:
         array = squared.cpu().numpy()
-        if self.rows.dtype != torch.float64 and not np.isfinite(array).all():
+        if self.rows[0].dtype != torch.float64 and not np.isfinite(array).all():
             raise Suspicion
         bounded: Array = np.minimum(array, FARTHEST)
         return bounded

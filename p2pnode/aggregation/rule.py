@@ -118,7 +118,9 @@ class Part:
         given = {**given, "keep": len(points) - given["f"]}
         arguments = {name: given[name] for name in self.arguments} | self._settings()
         if plugged:
-            return points.each(kernel(points.vectors, **arguments))
+            from p2pnode.aggregation.row import together  # needs torch
+
+            return points.each(kernel(together(points.vectors), **arguments))
         if self.kernel == "coordinate:mean":
             return points.mean_of(range(len(points)))
         if module == "coordinate":

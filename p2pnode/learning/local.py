@@ -67,6 +67,12 @@ def trainer_of(
     )
 
 
+Mixer: TypeAlias = Callable[
+    [str, Sequence[Vector], int, int | None, Tensor | None, Callable[[str], None], int], tuple[Vector, tuple[int, ...]]
+]
+"""`mix_gathered`, or what does the same."""
+
+
 class LocalWork:
     """What a recipe asks of one node between its messages. Vectors are (d,) float32, and new ones.
 
@@ -78,7 +84,7 @@ class LocalWork:
         mixer: mixes.
     """
 
-    def __init__(self, trainer: Trainer, recipe: Recipe, f: int, warn: Warn, mixer: "Mixer") -> None:
+    def __init__(self, trainer: Trainer, recipe: Recipe, f: int, warn: Warn, mixer: Mixer) -> None:
         self.trainer = trainer
         self._mixer = mixer
         self._recipe = recipe
@@ -104,10 +110,10 @@ class LocalWork:
         return self._moved(step, lambda: self.trainer.descend(step, torch.from_numpy(direction)))
 
     def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
-        """The mixture of what was gathered for an exchange of the step, and the rows it is made of; see `Mixer`."""
+        """The mixture of what was gathered for an exchange, and the rows it is made of; see `mix_gathered`."""
         rule, what = self._recipe.exchanges[exchange].rule, self._recipe.exchanges[exchange].what
         centre = self.trainer.vector if what == "model" and find(rule).wants_centre else None
-        return self._mixer.mix(rule, rows, self._f, own, centre, lambda why: self._warn("mixture", step, why), step)
+        return self._mixer(rule, rows, self._f, own, centre, lambda why: self._warn("mixture", step, why), step)
 
     def _direction(self, step: int, at: Tensor | None) -> Vector:
         try:
@@ -124,44 +130,34 @@ class LocalWork:
             return _array(self.trainer.vector)
 
 
-class Mixer:
-    """Mixes gathered vectors, one mixture after another in the same memory: to ask for it anew takes half the time of
-    filling it. Calls come one at a time, from whichever thread."""
+def mix_gathered(
+    rule: str,
+    rows: Sequence[Vector],
+    f: int,
+    own: int | None,
+    centre: Tensor | None,
+    warn: Callable[[str], None],
+    seed: int = 0,
+) -> tuple[Vector, tuple[int, ...]]:
+    """The mixture by a rule, and the rows it is made of; where it is not finite, one's own vector.
 
-    def __init__(self) -> None:
-        self._stacked = np.empty((0, 0), np.float32)
-
-    def mix(
-        self,
-        rule: str,
-        rows: Sequence[Vector],
-        f: int,
-        own: int | None,
-        centre: Tensor | None,
-        warn: Callable[[str], None],
-        seed: int = 0,
-    ) -> tuple[Vector, tuple[int, ...]]:
-        """The mixture by a rule, and the rows it is made of; where it is not finite, one's own vector.
-
-        Args:
-            rule: a rule's name.
-            rows: the vectors, (d,) float32 each.
-            f: liars to tolerate.
-            own: which of them is one's own. None where one proposed another before a crash and lost it: then the
-                median is taken, since the rule may lean on one's own.
-            centre: the model at which the round began, for rules that want it.
-            warn: told why one's own is taken.
-            seed: of what a rule draws by chance.
-        """
-        if self._stacked.shape[1] != len(rows[0]) or len(self._stacked) < len(rows):
-            self._stacked = np.empty((len(rows), len(rows[0])), np.float32)
-        stacked = torch.from_numpy(np.stack(rows, out=self._stacked[: len(rows)]))
-        try:
-            mixed = mix("median" if own is None else rule, stacked, f=f, own=own, centre=centre, seed=seed)
-        except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
-            warn(str(error))
-            return np.array(rows[own or 0]), (own or 0,)
-        return _array(mixed.vector), mixed.kept
+    Args:
+        rule: a rule's name.
+        rows: the vectors, (d,) float32 each; read where they lie.
+        f: liars to tolerate.
+        own: which of them is one's own. None where one proposed another before a crash and lost it: then the median is
+            taken, since the rule may lean on one's own.
+        centre: the model at which the round began, for rules that want it.
+        warn: told why one's own is taken.
+        seed: of what a rule draws by chance.
+    """
+    vectors = [torch.from_numpy(row) for row in rows]
+    try:
+        mixture = mix("median" if own is None else rule, vectors, f=f, own=own, centre=centre, seed=seed)
+    except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
+        warn(str(error))
+        return np.array(rows[own or 0]), (own or 0,)
+    return _array(mixture.vector), mixture.kept
 
 
 def _array(vector: Tensor) -> Vector:

@@ -13,7 +13,7 @@ from p2pnode.aggregation import find
 from p2pnode.byzantine.labels import poisoned
 from p2pnode.genesis import Training as Schooling
 from p2pnode.learning.cohort import Cohort
-from p2pnode.learning.local import LocalWork, Mixer, trainer_of
+from p2pnode.learning.local import LocalWork, Mixer, mix_gathered, trainer_of
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import Recipe
@@ -45,17 +45,16 @@ MIXTURES_MAX = 4
 """Mixtures remembered: those of the nodes' last exchanges, which they come to at about the same time."""
 
 
-class SharedMixer(Mixer):
+class SharedMixer:
     """Mixes once what several simulated nodes gathered alike, as all of them do where they wait for every member.
 
     A vector is one array, whoever holds it, and never written to: so the same arrays are the same vectors.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._made: dict[Any, tuple[Sequence[Vector], tuple[Vector, tuple[int, ...]]]] = {}
 
-    def mix(
+    def __call__(
         self,
         rule: str,
         rows: Sequence[Vector],
@@ -66,11 +65,11 @@ class SharedMixer(Mixer):
         seed: int = 0,
     ) -> tuple[Vector, tuple[int, ...]]:
         if centre is not None or find(rule).wants_own:
-            return super().mix(rule, rows, f, own, centre, warn, seed)
+            return mix_gathered(rule, rows, f, own, centre, warn, seed)
         key = (rule, f, own is None, seed, *map(id, rows))
         if key not in self._made:
             failures: list[str] = []
-            made = super().mix(rule, rows, f, own, None, failures.append, seed)
+            made = mix_gathered(rule, rows, f, own, None, failures.append, seed)
             if failures:
                 warn(failures[0])
                 return made
@@ -103,7 +102,7 @@ class Chance:
         return self.train(step) - direction
 
     def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
-        return self._mixer.mix(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None, step)
+        return self._mixer(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None, step)
 
     def adopt(self, step: int, vector: Vector) -> None:
         pass

@@ -74,7 +74,7 @@ def test_every_rule_agrees_with_numpy(n, dtype):
     ordered, f = np.sort(vectors.double().numpy(), axis=0), (n - 1) // 3
     middle = mean_in_order(ordered[(n - 1) // 2 : n // 2 + 1])
     assert torch.equal(cpu.mean_of_ranks(vectors, f, n - f), rounded(mean_in_order(ordered[f : n - f]), dtype))
-    assert torch.equal(cpu.mean_of_rows(vectors.unbind(0)), rounded(mean_in_order(vectors.double().numpy()), dtype))
+    assert torch.equal(cpu.mean(vectors), rounded(mean_in_order(vectors.double().numpy()), dtype))
     for keep in {1, (n + 1) // 2, n - f}:
         off = cpu.mean_around_median(vectors, keep).double().numpy() - nearest(ordered, middle, keep)
         assert (np.abs(off) <= torch.finfo(dtype).eps * np.abs(ordered).max(0) + torch.finfo(dtype).tiny / 64).all()
@@ -128,13 +128,13 @@ def test_no_coordinate_is_lost_at_an_edge_and_none_beyond_is_touched(d, dtype):
 
 def test_every_kth_row_is_read_where_it_is():
     rows = fuzzed(9, 30_000)[::3]
-    assert dispatch.serves_cpu(rows.unbind(0))
+    assert dispatch.serves_cpu(rows)
     assert torch.equal(coordinate.median(rows), rows.sort(dim=0).values[1])
 
 
 def test_columns_that_lie_apart_are_left_to_torch():
     vectors = torch.randn(30_000, 5).T
-    assert not dispatch.serves_cpu(vectors.unbind(0))
+    assert not dispatch.serves_cpu(vectors)
     assert torch.equal(coordinate.median(vectors), vectors.sort(dim=0).values[2])
 
 
@@ -180,7 +180,7 @@ def test_the_distance_of_a_pair_does_not_depend_on_where_it_stands():
 def test_mixed_rows_agree_with_numpy(m, q, dtype):
     vectors = torch.randn(q, 5003).to(dtype)
     weights = np.random.default_rng(m).random((m, q)) * (np.arange(q) <= np.arange(m)[:, None])
-    out = cpu.mix_rows(vectors.unbind(0), weights).double().numpy()
+    out = cpu.mix_rows(vectors, weights).double().numpy()
     exact = weights @ vectors.double().numpy()
     assert (np.abs(out - exact) <= torch.finfo(dtype).eps * np.abs(exact) + 1e-12).all()
 
@@ -198,7 +198,7 @@ def test_rules_of_mixtures_are_the_same_mixed_on_the_way_or_before(m, q, dtype):
     vectors, f = fuzzed(q, 8003, dtype), (m - 1) // 3
     shares = np.random.default_rng(m).random((m, q)) + 0.1
     weights = shares / shares.sum(axis=1, keepdims=True)
-    mixtures = cpu.mix_rows(vectors.unbind(0), weights)
+    mixtures = cpu.mix_rows(vectors, weights)
     for rule in (
         lambda *rows: cpu.mean_of_ranks(rows[0], f, m - f, *rows[1:]),
         lambda *rows: cpu.mean_around_median(rows[0], m - f, *rows[1:]),
@@ -228,7 +228,7 @@ def everything(vectors):
     return [
         cpu.mean_of_ranks(vectors, 1, n - 1),
         cpu.mean_around_median(vectors, n - 1),
-        cpu.mix_rows(vectors.unbind(0), np.random.default_rng(0).random((5, n))),
+        cpu.mix_rows(vectors, np.random.default_rng(0).random((5, n))),
         cpu_distance.pairwise_squared_distances(vectors),
         cpu_distance.squared_norms(vectors),
     ]
@@ -273,7 +273,7 @@ def test_a_forked_child_computes_after_its_parent_has():
 
 def test_the_compiler_is_not_loaded_for_few_numbers():
     few = torch.zeros(4, dispatch.NUMBERS_MIN // 4 - 1)
-    assert not dispatch.serves_cpu(few.unbind(0))
-    assert dispatch.serves_cpu(torch.zeros(4, dispatch.NUMBERS_MIN // 4).unbind(0))
-    assert not dispatch.serves_cpu(torch.zeros(dispatch.ROWS_MAX + 1, 600).unbind(0))
-    assert not dispatch.serves_cpu(torch.zeros(4, 20_000, dtype=torch.float64).unbind(0))
+    assert not dispatch.serves_cpu(few)
+    assert dispatch.serves_cpu(torch.zeros(4, dispatch.NUMBERS_MIN // 4))
+    assert not dispatch.serves_cpu(torch.zeros(dispatch.ROWS_MAX + 1, 600))
+    assert not dispatch.serves_cpu(torch.zeros(4, 20_000, dtype=torch.float64))

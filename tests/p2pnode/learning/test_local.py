@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from p2pnode.aggregation import aggregate
+from p2pnode.aggregation import aggregate, dispatch
 from p2pnode.learning.catalogue import TASKS
-from p2pnode.learning.local import LocalWork, Mixer
+from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
 from p2pnode.recipe import choose
@@ -32,7 +32,7 @@ def work(recipe, nodes=7, **options):
         local_steps=plan.local_steps,
         placement=plan.placement,
     )
-    return LocalWork(trainer, plan, 1, lambda *what: discarded.append(what[:2]), Mixer()), trainer, discarded
+    return LocalWork(trainer, plan, 1, lambda *what: discarded.append(what[:2]), mix_gathered), trainer, discarded
 
 
 def test_the_first_value_is_what_the_first_exchange_is_about():
@@ -73,31 +73,29 @@ def test_a_rule_around_a_centre_measures_from_the_model_at_which_the_round_began
 @pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])
 def test_a_mixture_is_by_the_rule(rule):
     stacked = torch.from_numpy(np.stack(ROWS))
-    mixed, kept = Mixer().mix(rule, ROWS, 1, 2, None, pytest.fail)
+    mixed, kept = mix_gathered(rule, ROWS, 1, 2, None, pytest.fail)
     assert np.array_equal(mixed, aggregate(rule, stacked, f=1, own=2).numpy())
     assert mixed.dtype == np.float32
     assert set(kept) <= set(range(4))
 
 
 def test_where_ones_own_row_is_lost_the_median_is_taken():
-    assert Mixer().mix("nearest-neighbour", ROWS, 1, None, None, pytest.fail)[0].tolist() == [1.5, 3]
+    assert mix_gathered("nearest-neighbour", ROWS, 1, None, None, pytest.fail)[0].tolist() == [1.5, 3]
 
 
 def test_where_a_mixture_is_not_finite_ones_own_row_is_kept_and_it_is_told():
     told = []
     rows = [np.array([value], np.float32) for value in (1, np.nan, np.nan, 2)]
-    mixed, kept = Mixer().mix("median", rows, 1, 3, None, told.append)
+    mixed, kept = mix_gathered("median", rows, 1, 3, None, told.append)
     assert (mixed.tolist(), kept) == ([2.0], (3,))
     assert "rows 1, 2 of 4" in told[0]
     mixed[0] = 9
     assert rows[3].tolist() == [2.0]
 
 
-def test_memory_is_used_again_and_no_mixture_is_changed_by_the_next():
-    mixer = Mixer()
-    first, _ = mixer.mix("mean", ROWS, 0, 0, None, pytest.fail)
-    before = first.copy()
-    second, _ = mixer.mix("mean", [row * 2 for row in ROWS[:2]], 0, 0, None, pytest.fail)
-    assert np.array_equal(first, before)
-    assert np.array_equal(second, (ROWS[0] + ROWS[1]))
-    assert mixer.mix("mean", [np.ones(5, np.float32)], 0, 0, None, pytest.fail)[0].shape == (5,)
+@pytest.mark.parametrize("d", [5, dispatch.NUMBERS_MIN])
+def test_vectors_are_mixed_where_they_lie_and_left_as_they_are(d):
+    rows = [np.full(d, value, np.float32) for value in (1, 2, 6)]
+    mixture, _ = mix_gathered("mean", rows, 0, 0, None, pytest.fail)
+    mixture[0] = 9
+    assert [row[0] for row in rows] == [1, 2, 6]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from p2pnode.learning.catalogue import TASKS
-from p2pnode.learning.local import Mixer
+from p2pnode.learning.local import mix_gathered
 from p2pnode.learning.partition import partition
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
@@ -24,7 +24,7 @@ def _one_thread():
 
 
 def chance(seed, process, recipe="trimmed"):
-    return Chance(seed, process, choose(recipe, Committee(4, 0)), 0, Mixer())
+    return Chance(seed, process, choose(recipe, Committee(4, 0)), 0, mix_gathered)
 
 
 def drawn(seed, process, steps=STEPS):
@@ -41,9 +41,9 @@ def vectors(count, seed=0):
 
 def test_what_was_gathered_alike_is_mixed_once_and_as_each_node_would():
     mixer, rows = SharedMixer(), vectors(6)
-    first = mixer.mix("multi-krum", rows, 1, 0, None, pytest.fail)
-    assert mixer.mix("multi-krum", list(rows), 1, 3, None, pytest.fail)[0] is first[0]
-    plain, kept = Mixer().mix("multi-krum", rows, 1, 0, None, pytest.fail)
+    first = mixer("multi-krum", rows, 1, 0, None, pytest.fail)
+    assert mixer("multi-krum", list(rows), 1, 3, None, pytest.fail)[0] is first[0]
+    plain, kept = mix_gathered("multi-krum", rows, 1, 0, None, pytest.fail)
     assert np.array_equal(first[0], plain)
     assert first[1] == kept
 
@@ -62,17 +62,17 @@ def test_what_was_gathered_alike_is_mixed_once_and_as_each_node_would():
 )
 def test_whatever_differs_is_mixed_anew(other):
     mixer, asked = SharedMixer(), {"rule": "bucketing+median", "rows": vectors(7), "f": 1, "own": 0, "seed": 0}
-    before = mixer.mix(centre=None, warn=pytest.fail, **asked)
-    after = mixer.mix(centre=None, warn=pytest.fail, **asked | other)
+    before = mixer(centre=None, warn=pytest.fail, **asked)
+    after = mixer(centre=None, warn=pytest.fail, **asked | other)
     assert after[0] is not before[0]
-    assert np.array_equal(after[0], Mixer().mix(centre=None, warn=pytest.fail, **asked | other)[0])
+    assert np.array_equal(after[0], mix_gathered(centre=None, warn=pytest.fail, **asked | other)[0])
 
 
 def test_rules_that_begin_at_ones_own_are_not_shared():
     mixer, rows, centre = SharedMixer(), vectors(7), torch.zeros(LENGTH)
-    mine, its = (mixer.mix("nearest-neighbour", rows, 3, own, None, pytest.fail)[0] for own in (0, 1))
+    mine, its = (mixer("nearest-neighbour", rows, 3, own, None, pytest.fail)[0] for own in (0, 1))
     assert not np.array_equal(mine, its)
-    near, far = (mixer.mix("comparative-elimination", rows, 3, 0, at, pytest.fail)[1] for at in (centre, centre + 100))
+    near, far = (mixer("comparative-elimination", rows, 3, 0, at, pytest.fail)[1] for at in (centre, centre + 100))
     assert near != far
 
 
@@ -81,14 +81,14 @@ def test_a_mixture_that_is_not_finite_is_each_nodes_own_vector():
     for row in rows[2:]:
         row[:] = np.nan
     for own in (0, 1):
-        assert np.array_equal(mixer.mix("median", rows, 1, own, None, told.append)[0], rows[own])
+        assert np.array_equal(mixer("median", rows, 1, own, None, told.append)[0], rows[own])
     assert len(told) == 2
 
 
 def test_no_more_mixtures_are_remembered_than_named():
     mixer = SharedMixer()
     for seed in range(3 * MIXTURES_MAX):
-        mixer.mix("median", vectors(4, seed), 1, 0, None, pytest.fail)
+        mixer("median", vectors(4, seed), 1, 0, None, pytest.fail)
     assert len(mixer._made) == MIXTURES_MAX
 
 
@@ -141,7 +141,7 @@ def test_chance_has_nothing_to_restore():
 
 def school(recipe="trimmed"):
     plan = choose(recipe, Committee(NODES, 0))
-    return School(schooling("digits", recipe, STEPS), plan, SEED, NODES, 0, Mixer(), Machine())
+    return School(schooling("digits", recipe, STEPS), plan, SEED, NODES, 0, mix_gathered, Machine())
 
 
 def training(recipe="trimmed"):

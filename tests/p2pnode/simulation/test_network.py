@@ -10,7 +10,7 @@ import pytest
 
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.learning.cohort import Cohort
-from p2pnode.learning.local import Mixer
+from p2pnode.learning.local import mix_gathered
 from p2pnode.node import Arrived, Connected, Finish, Received, Train, Trained
 from p2pnode.simulation import network as simulated
 from p2pnode.simulation.checks import Violation
@@ -532,7 +532,7 @@ def test_a_lone_node_trains_each_step_from_the_model_it_adopted_in_the_last():
     alone = Sweep(1, 0, 0, "dsgd", ((),), ("random",), 3, train=DIGITS)
     network = Network(alone.scenario(0), 0)
     network.run()
-    by_hand = School(DIGITS, alone.plan(), 0, 1, 0, Mixer(), Machine()).learner(0)
+    by_hand = School(DIGITS, alone.plan(), 0, 1, 0, mix_gathered, Machine()).learner(0)
     for step in range(3):
         by_hand.adopt(step, by_hand.train(step))
     assert network._processes[0].learner.trainer.vector.equal(by_hand.trainer.vector)

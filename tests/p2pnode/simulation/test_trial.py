@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError
-from p2pnode.learning.local import Mixer
+from p2pnode.simulation import learner
 from p2pnode.simulation import trial as trying
 from p2pnode.simulation.learner import Machine
 from p2pnode.simulation.network import Network
@@ -51,7 +51,7 @@ def test_an_outcome_tells_how_good_the_honest_models_are_and_how_far_apart():
 
 def test_what_all_nodes_gathered_is_mixed_once_for_them_though_each_liar_made_its_lie_itself(monkeypatch):
     mixed = []
-    monkeypatch.setattr(Mixer, "mix", lambda self, rule, rows, *rest: mixed.append(rows) or (rows[0], (0,)))
+    monkeypatch.setattr(learner, "mix_gathered", lambda rule, rows, *rest: mixed.append(rows) or (rows[0], (0,)))
     everyone = {"options": {"gather": "all"}, "beyond_the_bound": True}
     trial = replace(MONNA, recipe="distributed-momentum", attack=("zero",), nodes=12, byzantine=4, f=4, **everyone)
     perform(replace(trial, steps=4, evaluate_every=0))
