@@ -246,9 +246,12 @@ class Liar:
         self._kept_back = {key: header for key, header in self._kept_back.items() if header.slot >= release.own}
 
     def _forecast(self, step: int) -> dict[PeerId, Vector]:
-        """What the honest will propose in this step: what they did in the last one, moved as the model moved."""
+        """What the honest will propose in this step: what they did in the last one, moved as the model moved.
+
+        Nothing where all of them are waited for, and so is the lie: it can be made of what they do propose.
+        """
         last = Slot(step - 1)
-        if last not in self._seen:
+        if last not in self._seen or self._waited_for(Slot(step)):
             return {}
         if self._node.recipe.exchanges[0].what == "gradient":
             return self._honest(last)
@@ -260,12 +263,21 @@ class Liar:
 
     def _ready(self) -> list[Slot]:
         """Slots in which the time has come to lie."""
-        enough = min(SEEN_MIN, self._party.committee.n - len(self._liars))
         return [
             slot
             for slot in self._seen
-            if self._colludes(slot) and slot not in self._lies and len(self._honest(slot)) >= enough
+            if self._colludes(slot) and slot not in self._lies and len(self._honest(slot)) >= self._enough(slot)
         ]
+
+    def _enough(self, slot: Slot) -> int:
+        """Of how many honest vectors a lie is made: all where it is waited for; else few, or it comes too late."""
+        honest = self._party.committee.n - len(self._liars)
+        return honest if self._waited_for(slot) else min(SEEN_MIN, honest)
+
+    def _waited_for(self, slot: Slot) -> bool:
+        """Whether no member goes on without every other one's vector, this one's too."""
+        exchanges, committee = self._node.recipe.exchanges, self._party.committee
+        return slot.exchange < len(exchanges) and exchanges[slot.exchange].quorum(committee) == committee.n
 
     def _honest(self, slot: Slot) -> dict[PeerId, Vector]:
         """The honest vectors of this slot that are here, by member."""

@@ -66,8 +66,8 @@ def signed(origin, value, slot=ideal.FIRST):
 class Stage:
     """A liar, what it holds, and how the honest speak to it."""
 
-    def __init__(self, *attacks, seed=0, kind="signed-echo", what="model", liars=(ME,)):
-        recipe = Recipe("test", (Exchange(what, kind, "trimmed-mean", (1,)),))
+    def __init__(self, *attacks, seed=0, kind="signed-echo", what="model", liars=(ME,), absent=None):
+        recipe = Recipe("test", (Exchange(what, kind, "trimmed-mean", (1,), absent),))
         self.vectors = Vectors(1)
         self.node = Node(ideal.party(ME, N, F), recipe, steps=9)
         self.liar = Liar(self.node, self.vectors, sign, attacks, liars, seed)
@@ -172,6 +172,16 @@ def test_later_lies_are_told_when_the_step_begins_over_a_forecast():
     # The honest said 11 … 16, and the model moved from 10 to 11: they are expected to say 12 … 17.
     assert stage.lies(told) == to_all(-14.5)
     assert not any(isinstance(effect, Train) for effect in told)
+
+
+def test_a_liar_that_all_wait_for_lies_over_what_all_honest_members_say_in_this_very_step():
+    stage = Stage("sign-flip", absent=0)
+    for step, model in ((0, 10.0), (1, 11.0)):
+        *early, last = PEERS
+        for origin in early:
+            assert stage.lies(stage.hears(origin, model + origin, step, certified=True)) == {}
+        assert stage.lies(stage.hears(last, model + last, step, certified=True)) == to_all(-model - 2.5)
+        assert stage.lies(stage.mixes(model, step)) == {}
 
 
 def test_gradients_are_expected_to_stay_and_do_not_move_with_the_model():
