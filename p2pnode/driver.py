@@ -23,13 +23,14 @@ import torch
 from p2pnode.admin import AdminServer
 from p2pnode.codec import Finished, Want, WireMessage, encode_evidence
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, WireError
+from p2pnode.errors import ConfigError, LinkError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.learning.local import LocalWork, Mixer, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.net.conduct import Conduct
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
     Adopt,
@@ -162,6 +163,8 @@ class Driver:
         steps = self.genesis.training.steps
         self.node = Node(party, self.recipe, steps, self._retained(steps), first, said)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
+        self._conduct = self._recall_conduct()
+        self._conduct_kept = True
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -237,6 +240,7 @@ class Driver:
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
+            "banned": [names[peer] for peer in self._conduct.all_banned(time.monotonic())],
             "finished": self._result is not None,
         }
 
@@ -284,6 +288,8 @@ class Driver:
                 names = [self._name(peer) for peer in self.node.waits_for]
                 self._log.info("no progress", step=step, phase=self._phase(), waits_for=names)
             told = step
+            if not self._conduct_kept:
+                await self._record(self._keeping_conduct())
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -442,8 +448,9 @@ class Driver:
         self._leave_if_alone()
 
     def _leave_if_alone(self) -> None:
-        """Go when every peer has finished too: until then one of them may need this node's last vectors."""
-        if self._result is not None and len(self._finished_peers) == len(self.genesis.members) - 1:
+        """Go when every peer that is not banned has finished too: until then one may need this node's last vectors."""
+        done = {self.me, *self._finished_peers, *self._conduct.all_banned(time.monotonic())}
+        if self._result is not None and len(done) == len(self.genesis.members):
             self.stop()
 
     def _save_checkpoint(self) -> None:
@@ -458,11 +465,48 @@ class Driver:
         self._faults[peer, fault] += 1
         if self._faults[peer, fault] == 1:
             self._log.warning("fault", peer=self._name(peer), fault=fault.value)
+        if peer != self.me:  # who uses our key elsewhere is not shut out by shutting out ourselves
+            self._charge(peer, fault)
         if evidence is not None:
             path = self.home.evidence / f"{self._name(peer)}.{fault.value}.evidence"
             if not path.exists():
                 self.home.evidence.mkdir(exist_ok=True)
                 self._work(lambda: replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence))))
+
+    # Conduct.
+
+    def _charge(self, peer: PeerId, fault: Fault) -> None:
+        seconds = self._conduct.charge(peer, fault, time.monotonic())
+        self._conduct_kept = False
+        if seconds:
+            self._log.warning("banned", peer=self._name(peer), seconds=seconds)
+            self._mesh.expel(peer, LinkError(f"banned for {seconds:g} s"))
+            self._spawn(self._record(self._keeping_conduct()))
+            self._leave_if_alone()
+
+    def _keeping_conduct(self) -> Callable[[], None]:
+        """What makes durable what is held against peers now. Done when somebody is banned, else now and then and at the
+        end: a crash that loses the rest loses less than what a ban takes."""
+        self._conduct_kept = True
+        kept = self._conduct.dump(self.genesis.network, time.monotonic(), time.time())
+        return lambda: replace_file(self.home.conduct, lambda fd: write_all(fd, kept))
+
+    def _recall_conduct(self) -> Conduct:
+        """What was held against peers before a restart. Nothing depends on it, so nothing stops where it is damaged."""
+        committee = self.genesis.committee
+        waited_for = max(exchange.quorum(committee) for exchange in self.recipe.exchanges)
+        spare = min(committee.f, committee.n - waited_for)
+        conduct = Conduct(committee.n, spare, self.config.ban_s, self.config.forgive_s)
+        try:
+            kept = self.home.conduct.read_bytes()
+        except FileNotFoundError:
+            return conduct
+        except OSError as error:
+            self._log.warning("conduct discarded", reason=error.strerror)
+            return conduct
+        if not conduct.restore(kept, self.genesis.network, time.monotonic(), time.time()):
+            self._log.warning("conduct discarded", reason="damaged, or of another network")
+        return conduct
 
     # What the links bring.
 
@@ -488,6 +532,9 @@ class Driver:
         else:
             self._log.info("vector not finite", peer=self._name(peer))
             self._post(Unusable(digest))
+
+    def welcome(self, peer: PeerId) -> bool:
+        return not self._conduct.banned(peer, time.monotonic())
 
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
@@ -541,6 +588,8 @@ class Driver:
         self._clerk.shutdown(cancel_futures=True)
         if self._failure is None and self._result is None:
             self._save_checkpoint()
+        if not self._conduct_kept:
+            self._keeping_conduct()()
         self._signer.close()
         self._log.info("node stops", step=self.node.position.step)
 

@@ -53,7 +53,8 @@ class Lane(asyncio.BaseProtocol):
         self.bytes_received = 0
         self.closed = asyncio.Event()
         self.predecessor: asyncio.BaseProtocol | None = None
-        self._failure: P2PNodeError | None = None
+        self.failure: P2PNodeError | None = None
+        """Why we closed it, if we did."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transport is one in all but its bases
@@ -63,7 +64,7 @@ class Lane(asyncio.BaseProtocol):
         if self.predecessor is not None:
             self.predecessor.connection_lost(exc)
         self.closed.set()
-        self.receiver.lost(self._failure)
+        self.receiver.lost(self.failure)
 
     def resume(self) -> None:
         """Go on reading."""
@@ -75,7 +76,7 @@ class Lane(asyncio.BaseProtocol):
             self.transport.abort()
 
     def _fail(self, error: P2PNodeError) -> None:
-        self._failure = error
+        self.failure = self.failure or error
         self.close()
 
 

@@ -1,7 +1,8 @@
 """A link to every other member: two lanes each, opened by the member of the lower index, opened again when lost.
 
 The server is aiohttp's: `GET /v1/link/control` and `/v1/link/bulk` upgrade the connection, and from then on its bytes
-belong to a lane. Who is not in the genesis fails in the TLS handshake, before any byte of a request is read.
+belong to a lane. Who is not in the genesis fails in the TLS handshake, and who is not welcome is shown the door right
+after it: in both cases before any byte of a request is read.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import random
 import socket
 import ssl
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -54,6 +55,8 @@ class Delegate(Protocol):
 
     def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None: ...
 
+    def welcome(self, peer: PeerId) -> bool: ...
+
     def connected(self, peer: PeerId) -> None: ...
 
     def disconnected(self, peer: PeerId, reason: BaseException | None) -> None: ...
@@ -84,7 +87,9 @@ class Link:
         self.down.set()
         self.close()
         if was_up:
-            self.delegate.disconnected(self.peer, reason)
+            # Who broke one lane must not hide it by closing the other before the news of the first gets here.
+            failures = (lane.failure for lane in self.lanes.values() if lane.failure is not None)
+            self.delegate.disconnected(self.peer, next(failures, reason))
 
     @property
     def up(self) -> bool:
@@ -136,7 +141,7 @@ class Mesh:
         self._client_tls = client_context(home, genesis)
         self._links: dict[PeerId, Link] = {}
         self._halves: dict[tuple[PeerId, str], Link] = {}
-        self._opened: dict[PeerId | None, deque[asyncio.Transport]] = {}
+        self._opened: dict[PeerId, deque[asyncio.Transport]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -221,6 +226,12 @@ class Mesh:
         if link is not None:
             link.lost(reason)
 
+    def expel(self, peer: PeerId, reason: BaseException) -> None:
+        """Close all that a member has opened; it comes back when it is welcome."""
+        self.close(peer, reason)
+        for transport in self._opened.pop(peer, ()):
+            transport.abort()
+
     def _send_bytes(self, peer: PeerId, data: bytes) -> None:
         link = self._links.get(peer)
         if link is not None and link.up:
@@ -235,6 +246,9 @@ class Mesh:
         """Open the link to `peer`, again whenever it is lost."""
         pause = _FIRST_PAUSE_S
         while True:
+            if not self._delegate.welcome(peer):
+                await asyncio.sleep(self._config.reconnect_s)
+                continue
             try:
                 async with asyncio.timeout(self._config.handshake_s):
                     link = await self._dial(peer)
@@ -272,6 +286,9 @@ class Mesh:
         await upgrade.done
         if transport.is_closing():
             raise LinkError("the peer closed the connection")
+        if not self._delegate.welcome(link.peer):
+            transport.abort()
+            raise LinkError("the peer was banned meanwhile")
         self._attach(link, name, transport)
 
     # Letting in members of a lower index.
@@ -292,27 +309,36 @@ class Mesh:
                 self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
-        assert self._runner is not None
-        server = self._runner.server
-        assert server is not None
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.connect_accepted_socket(
-                server, connection, ssl=self._server_tls, ssl_handshake_timeout=self._config.handshake_s
+            await loop.connect_accepted_socket(
+                lambda: _Door(self._admit),
+                connection,
+                ssl=self._server_tls,
+                ssl_handshake_timeout=self._config.handshake_s,
             )
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             self._say_once("stranger refused", host=host, reason=reason)
             connection.close()
-        else:
-            self._bound(transport)
 
-    def _bound(self, transport: asyncio.Transport) -> None:
-        """Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors."""
-        opened = self._opened.setdefault(self._peer_of(transport), deque())
+    def _admit(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
+        """Who takes the bytes of a connection whose handshake is over; None: nobody, and it must be closed.
+
+        Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors.
+        """
+        peer = self._peer_of(transport)
+        if peer is None or not self._delegate.welcome(peer):
+            self._say_once("refused", peer=self._name(peer))
+            return None
+        opened = self._opened.setdefault(peer, deque())
         opened.append(transport)
         if len(opened) > _CONNECTIONS_MAX:
             opened.popleft().abort()
+        assert self._runner is not None
+        server = self._runner.server
+        assert server is not None
+        return cast(asyncio.BaseProtocol, server())
 
     def _say_once(self, event: str, **details: str) -> None:
         """Neither a stranger nor a peer that is down may fill the log."""
@@ -389,6 +415,22 @@ class Mesh:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Door(asyncio.Protocol):
+    """Takes a connection when its handshake is over, and hands it on before a byte of it is read, or closes it."""
+
+    def __init__(self, admit: Callable[[asyncio.Transport], asyncio.BaseProtocol | None]) -> None:
+        self._admit = admit
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = cast(asyncio.Transport, transport)
+        protocol = self._admit(connection)
+        if protocol is None:
+            connection.abort()
+        else:
+            connection.set_protocol(protocol)
+            protocol.connection_made(connection)
 
 
 class _Upgrade(asyncio.BufferedProtocol):

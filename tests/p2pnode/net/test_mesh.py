@@ -13,9 +13,9 @@ import uvloop
 
 from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
-from p2pnode.errors import LinkError, WireError
+from p2pnode.errors import LinkError, Malformed, WireError
 from p2pnode.identity import Identity
-from p2pnode.net.mesh import Mesh
+from p2pnode.net.mesh import Link, Mesh
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
 from p2pnode.storage.vectors import Verdict, digest_of
@@ -39,6 +39,7 @@ class Member:
         self.mesh = Mesh(self.me, home, genesis, self.config, self, self.log)
         self.greet = greet
         self.heard, self.vectors, self.ups, self.downs, self.early = [], [], [], [], []
+        self.banned, self.asked = set(), 0
 
     def received(self, peer, message):
         self.heard.append((peer, message))
@@ -50,6 +51,10 @@ class Member:
 
     def vector(self, peer, digest, vector):
         self.vectors.append((peer, digest, vector.tobytes()))
+
+    def welcome(self, peer):
+        self.asked += 1
+        return peer not in self.banned
 
     def connected(self, peer):
         self.ups.append(peer)
@@ -453,6 +458,96 @@ def test_running_out_of_files_for_a_while_does_not_end_the_listening(tmp_path, r
                 await linked(a, b)
 
     run(work())
+
+
+# Who is not welcome.
+
+
+@on_both_loops
+def test_who_is_not_welcome_is_shown_the_door_before_a_byte_of_its_request_is_read(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        async with running(b):
+            for banned, wanted in ((set(), b"400"), ({a.me}, b"")):
+                b.banned = banned
+                context = client_context(a.home, genesis)
+                said = b""
+                with suppress(ssl.SSLError, ConnectionError):
+                    reader, writer = await asyncio.open_connection(*b.address, ssl=context)
+                    writer.write(b"no request at all\r\n\r\n")
+                    said = await answer(reader, writer)
+                assert wanted in said
+                assert bool(said) != bool(banned), "a parser would have answered"
+            assert len(b.log.of("refused")) == 1
+
+    run(work())
+
+
+@on_both_loops
+def test_who_is_expelled_loses_all_it_opened_and_gets_no_link_until_it_is_welcome_again(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(a, b)
+            idle = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
+            ended = asyncio.create_task(answer(*idle))
+            for judge, outcast in ((b, a), (a, b)):  # who is dialled, and who dials
+                ups, asked = len(judge.ups), judge.asked
+                judge.banned.add(outcast.me)
+                judge.mesh.expel(outcast.me, LinkError("enough"))
+                await until(lambda o=outcast, n=ups: len(o.downs) == n, "the end of the link")
+                await until(lambda j=judge, n=asked: j.asked >= n + 3, "tries to open it again")
+                assert len(judge.ups) == ups
+                judge.banned.clear()
+                await until(lambda j=judge, n=ups: len(j.ups) == n + 1, "the link again")
+                await linked(a, b)
+            await asyncio.wait_for(ended, PATIENCE_S)
+
+    run(work())
+
+
+@on_both_loops
+def test_who_is_banned_while_we_dial_it_gets_no_link(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        attach = a.mesh._attach
+
+        def banning(link, name, transport):
+            if name == "control" and not a.log.of("no link yet"):
+                a.banned.add(b.me)
+            return attach(link, name, transport)
+
+        a.mesh._attach = banning
+        async with running(a, b):
+            await until(lambda: a.log.of("no link yet"), "the end of the try")
+            assert "banned meanwhile" in a.log.of("no link yet")[-1]["reason"]
+            assert a.ups == []
+            a.banned.clear()
+            await linked(a, b)
+
+    run(work())
+
+
+def test_a_lane_that_is_broken_is_the_reason_though_the_other_one_ends_first():
+    class Stub:
+        def __init__(self, failure=None):
+            self.failure = failure
+
+        def close(self):
+            pass
+
+    class Delegate:
+        def disconnected(self, peer, reason):
+            told.append((peer, reason))
+
+    told, broken = [], Malformed("no vector")
+    link = Link(PeerId(1), Delegate(), {"control": Stub(), "bulk": Stub(broken)})
+    link.lost(None)
+    link.lost(broken)
+    assert told == [(1, broken)]
 
 
 # The end.
