@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from p2pnode.admin import AdminServer
-from p2pnode.codec import Finished, Want, WireMessage, encode_evidence
+from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError, LinkError, WireError
 from p2pnode.genesis import Genesis, Member
@@ -59,8 +59,8 @@ from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
-from protocols.faults import Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
+from protocols.faults import Equivocation, Fault
+from protocols.header import FLOAT32, Digest, Header, PeerId, Slot, Verify
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
@@ -161,7 +161,8 @@ class Driver:
             KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
         )
         steps = self.genesis.training.steps
-        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said)
+        self._evidence = self._recall_evidence(party.verify)
+        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._evidence)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
         self._conduct = self._recall_conduct()
         self._conduct_kept = True
@@ -467,11 +468,32 @@ class Driver:
             self._log.warning("fault", peer=self._name(peer), fault=fault.value)
         if peer != self.me:  # who uses our key elsewhere is not shut out by shutting out ourselves
             self._charge(peer, fault)
-        if evidence is not None:
-            path = self.home.evidence / f"{self._name(peer)}.{fault.value}.evidence"
+        if evidence is not None and peer not in self._evidence:
+            self._evidence[peer] = evidence
+            self.home.evidence.mkdir(exist_ok=True)
+            proof = encode_evidence(evidence)
+            self._work(lambda: replace_file(self._evidence_file(peer), lambda fd: write_all(fd, proof)))
+
+    def _evidence_file(self, peer: PeerId) -> Path:
+        return self.home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"
+
+    def _recall_evidence(self, verify: Verify) -> dict[PeerId, Equivocation]:
+        """The proofs that were kept, by the accused. A damaged one convicts nobody, and makes way for the next."""
+        held = {}
+        for peer in self.genesis.committee.members:
+            path = self._evidence_file(peer)
             if not path.exists():
-                self.home.evidence.mkdir(exist_ok=True)
-                self._work(lambda: replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence))))
+                continue
+            try:
+                proof = decode_evidence(path.read_bytes())
+            except WireError as error:
+                self._log.warning("evidence discarded", file=path.name, reason=str(error))
+                continue
+            if proof.accused == peer and proof.holds(self.genesis.network, verify):
+                held[peer] = proof
+            else:
+                self._log.warning("evidence discarded", file=path.name, reason="it proves nothing here")
+        return held
 
     # Conduct.
 

@@ -9,6 +9,8 @@ peer says of the last steps (`retained`) is still answered, and whoever connects
 Who restarts begins in the last step it spoke in, with what it said there, and says again what it said in the step
 before: so that a network of which all members stopped at once, in neighbouring steps, goes on.
 
+Who is convicted of equivocation by one honest member is convicted by all (`protocols.conviction`).
+
 Who was away for longer than its peers remember is left behind: some of what its slot needs will never come. It then
 goes where f+1 peers are, at least one of them honest, and takes part in their step with what it has: one more gather,
 of vectors from many peers, none of whom is trusted alone, brings it back among them. Its own value is stale, but no
@@ -21,8 +23,9 @@ from typing import TypeAlias
 
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Deliver, Effect, Expect, Fetch, Hello, Message, Mix, Send
-from protocols.faults import Fault
+from protocols.conviction import Convictions
+from protocols.effects import Accuse, Deliver, Effect, Evidence, Expect, Fetch, Hello, Message, Mix, Send
+from protocols.faults import Equivocation, Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
 
@@ -48,7 +51,7 @@ class Received:
     """A message came over the link of this peer."""
 
     sender: PeerId
-    message: Message | Hello
+    message: Message | Hello | Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ class Node:
         first_step: the step to begin with, after a restart.
         said: what one proposed, by slot, before a restart. Of the steps before `first_step` those are told again that
             are there with every slot.
+        convicted: the proofs that one held before a restart, by the accused.
     """
 
     def __init__(
@@ -189,6 +193,7 @@ class Node:
         retained: int = 1,
         first_step: int = 0,
         said: Mapping[Slot, Digest] | None = None,
+        convicted: Mapping[PeerId, Equivocation] | None = None,
     ) -> None:
         assert retained >= 1
         self.party = party
@@ -207,6 +212,7 @@ class Node:
         self._awaited: dict[Digest, set[tuple[int, int]]] = {}
         self._deferred: dict[PeerId, list[Message]] = {}
         self._accused: set[PeerId] = set()
+        self._convictions = Convictions(party, convicted)
 
     @property
     def finished(self) -> bool:
@@ -239,8 +245,10 @@ class Node:
                 return [*self._restate(), *([Finish()] if self.finished else self._train())]
             case Connected(peer):
                 again = self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
-                return [Send(peer, Hello(self.oldest)), *again]
+                return [Send(peer, Hello(self.oldest)), *self._convictions.resume(peer), *again]
             case Received(sender, message):
+                if isinstance(message, Evidence):
+                    return [*self._convictions.handle(sender, message)]
                 if isinstance(message, Hello):
                     self._told_since[sender] = message.since
                     self._told_latest = max(self._told_since.values())
@@ -377,6 +385,8 @@ class Node:
                 slot = effect.header.slot
                 self._awaited.setdefault(effect.header.digest, set()).add((slot.step, slot.exchange))
             out.append(effect)
+            if isinstance(effect, Accuse) and effect.evidence is not None:
+                out += self._convictions.found(effect.evidence)
         return out
 
     def _agreement(self, slot: Slot) -> Agreement:

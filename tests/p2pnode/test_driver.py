@@ -13,7 +13,7 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
-from p2pnode.codec import decode_evidence
+from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
 from p2pnode.identity import Identity
@@ -23,8 +23,8 @@ from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
 from protocols.effects import Accuse, Certificate, Echo, Proposal
-from protocols.faults import Fault
-from protocols.header import Slot
+from protocols.faults import Equivocation, Fault
+from protocols.header import FLOAT32, Header, SignedHeader, Slot
 from tests.loopback import Intruder, LogBook, found_network, until
 
 RUN_S = 60.0
@@ -534,16 +534,55 @@ def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_pat
         lying.stop()
         await runs[4]
         assert [result.steps for result in results] == [10] * 4
-        assert all({peer for peer, _ in driver._faults} <= {4} for driver in honest)
+        assert all({peer for peer, _ in driver._faults} == {4} for driver in honest)
+        for driver in honest:
+            assert [said["peer"] for said in driver._log.of("banned")] == ["node4"]
+            reasons = [said["reason"] for said in driver._log.of("disconnected") if said["peer"] == "node4"]
+            assert "banned for 60 s" in reasons
 
     uvloop.run(work())
     proofs = [file for home in homes[:4] for file in home.evidence.glob("*")]
-    assert proofs
+    assert len(proofs) == 4, "those whom it told one story only hold one too"
     keys = KeyRing([bytes.fromhex(member.public_key) for member in genesis.members])
     for file in proofs:
         assert file.name == "node4.equivocated.evidence"
         evidence = decode_evidence(file.read_bytes())
         assert (evidence.accused, evidence.holds(genesis.network, keys)) == (4, True)
+
+
+def test_a_proof_outlives_a_restart_and_reaches_who_comes_later_and_a_damaged_one_makes_way(tmp_path):
+    genesis, homes = found_network(tmp_path, 5, 1, steps=2)
+    proofs = {liar: equivocation(genesis, homes, liar) for liar in (3, 4)}
+    homes[0].evidence.mkdir()
+    files = {liar: homes[0].evidence / f"node{liar}.equivocated.evidence" for liar in (2, 3, 4)}
+    files[4].write_bytes(encode_evidence(proofs[4]))
+    files[3].write_bytes(encode_evidence(proofs[3])[:-1])
+    files[2].write_bytes(encode_evidence(proofs[4]))
+
+    async def work():
+        holder, other = make(homes[0]), make(homes[1])
+        assert {said["file"] for said in holder._log.of("evidence discarded")} == {files[2].name, files[3].name}
+        runs = [asyncio.create_task(driver.run()) for driver in (holder, other)]
+        copy = homes[1].evidence / files[4].name
+        await until(copy.exists, "the proof")
+        assert decode_evidence(copy.read_bytes()) == proofs[4]
+        assert other._log.of("fault") == [{"peer": "node4", "fault": "equivocated"}]
+        assert other.status()["banned"] == ["node4"]
+        assert not (homes[1].evidence / files[3].name).exists()
+        holder._accuse(Accuse(3, Fault.EQUIVOCATED, proofs[3]))
+        await until(lambda: files[3].read_bytes() == encode_evidence(proofs[3]), "the new proof")
+        for driver in (holder, other):
+            driver.stop()
+        await asyncio.gather(*runs)
+
+    uvloop.run(work())
+
+
+def equivocation(genesis, homes, liar):
+    """Two headers that a member signed for one slot."""
+    sign = Identity.load(homes[liar].key).sign
+    headers = [Header(genesis.network, liar, Slot(0), FLOAT32, 10, bytes([value]) * 32) for value in (1, 2)]
+    return Equivocation.of(*(SignedHeader(header, sign(header.proposal().statement)) for header in headers))
 
 
 # Bans.

@@ -498,12 +498,14 @@ def test_who_is_expelled_loses_all_it_opened_and_gets_no_link_until_it_is_welcom
                 judge.banned.add(outcast.me)
                 judge.mesh.expel(outcast.me, LinkError("enough"))
                 await until(lambda o=outcast, n=ups: len(o.downs) == n, "the end of the link")
+                await asyncio.wait_for(asyncio.shield(ended), PATIENCE_S)
+                seen = outcast.asked
                 await until(lambda j=judge, n=asked: j.asked >= n + 3, "tries to open it again")
                 assert len(judge.ups) == ups
+                assert outcast.asked == seen or judge is b, "who is banned is not dialled"
                 judge.banned.clear()
                 await until(lambda j=judge, n=ups: len(j.ups) == n + 1, "the link again")
                 await linked(a, b)
-            await asyncio.wait_for(ended, PATIENCE_S)
 
     run(work())
 
