@@ -33,6 +33,7 @@ from p2pnode.learning.trainer import Evaluation, Trainer
 from p2pnode.net.conduct import Conduct
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
+    RETAINED_STEPS_MAX,
     Adopt,
     Arrived,
     Connected,
@@ -74,8 +75,8 @@ _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
 waiting for a peer that jumped over its slot."""
 
-_RETAINED_STEPS_MAX = 64
-"""Past steps that are answered; some 3 s of the fastest task, which is what starts of nodes lie apart."""
+_UNREAD_MAX = 256
+"""Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
 
 
 class Conversation(Protocol):
@@ -172,6 +173,7 @@ class Driver:
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._forget_before = 0
         self._inbox: list[Event] = []
+        self._unread: Counter[PeerId] = Counter()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -262,6 +264,7 @@ class Driver:
             await self._wake.wait()
             self._wake.clear()
             events, self._inbox = self._inbox, []
+            self._unread.clear()
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             if self._signer.dirty:  # nothing signed leaves before it is durable
                 await self._record(self._signer.flush)
@@ -270,8 +273,12 @@ class Driver:
             for effect in effects:
                 self._perform(effect)
             for peer in {event.sender for event in events if isinstance(event, Received)}:
-                self._mesh.pause(peer, self.node.congested(peer))
+                self._regulate(peer)
             self._mesh.retry()
+
+    def _regulate(self, peer: PeerId) -> None:
+        """Take no more of a peer than the node has got to, and than may wait in it."""
+        self._mesh.pause(peer, self._unread[peer] >= _UNREAD_MAX or self.node.congested(peer))
 
     async def _record(self, job: Callable[[], None]) -> None:
         """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
@@ -340,7 +347,7 @@ class Driver:
                 self.vectors.window(before, own, self.node.horizon)
                 self._served.clear()
                 for peer in self._mesh.connected:
-                    self._mesh.pause(peer, self.node.congested(peer))
+                    self._regulate(peer)
             case Jump(step):
                 self._log.warning("left behind", step=step)
             case Finish():
@@ -543,7 +550,10 @@ class Driver:
                 self._finished_peers.add(peer)
                 self._leave_if_alone()
             case _:
+                self._unread[peer] += 1
                 self._post(Received(peer, message))
+                if self._unread[peer] >= _UNREAD_MAX:
+                    self._mesh.pause(peer, True)
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return self.vectors.judge(peer, slot, digest, nbytes)
@@ -626,7 +636,7 @@ class Driver:
         """Past steps whose vectors fit into the memory set aside for peers that are late."""
         kept = len(self.genesis.members) if self.recipe.total else 1
         step_bytes = self.vectors.nbytes * self.recipe.slots(steps) * kept
-        return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
+        return max(_RETAINED_STEPS_MIN, min(RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
 
     def _said(self) -> dict[Slot, Digest]:
         """What this node proposed last before it stopped, taken up again."""

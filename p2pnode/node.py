@@ -24,14 +24,33 @@ from typing import TypeAlias
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
 from protocols.conviction import Convictions
-from protocols.effects import Accuse, Deliver, Effect, Evidence, Expect, Fetch, Hello, Message, Mix, Send
+from protocols.effects import (
+    Accuse,
+    Certificate,
+    Deliver,
+    Effect,
+    Evidence,
+    Expect,
+    Fetch,
+    Hello,
+    Message,
+    Mix,
+    Report,
+    Send,
+)
 from protocols.faults import Equivocation, Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
 
+RETAINED_STEPS_MAX = 64
+"""Past steps that are answered, at most; some 3 s of the fastest task, which is what starts of nodes lie apart."""
+
 DEFERRED_MAX = 1024
-"""Messages about later slots that wait for one peer; the driver then stops reading from it. What it had read of that
-peer before it stopped, at most one read of a socket, still joins them."""
+"""Messages about later slots that wait for one peer, a long one counting as several; the driver then stops reading from
+it. What it had taken of that peer before it stopped still joins them."""
+
+_PARTS_OF_ONE = 64
+"""Signatures, or members, in a message that counts as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +230,7 @@ class Node:
         self._agreements: dict[tuple[int, int], Agreement] = {}
         self._awaited: dict[Digest, set[tuple[int, int]]] = {}
         self._deferred: dict[PeerId, list[Message]] = {}
-        self._accused: set[PeerId] = set()
+        self._accused: set[tuple[PeerId, Fault]] = set()
         self._convictions = Convictions(party, convicted)
 
     @property
@@ -232,11 +251,14 @@ class Node:
     @property
     def footprint(self) -> tuple[int, int]:
         """How many agreements are kept, and how many words of one peer wait, at most."""
-        return len(self._agreements), max(map(len, self._deferred.values()), default=0)
+        return len(self._agreements), max(map(self._waiting, self._deferred), default=0)
 
     def congested(self, peer: PeerId) -> bool:
         """Whether so much of this peer waits that no more should be read from it."""
-        return len(self._deferred.get(peer, ())) >= DEFERRED_MAX
+        return self._waiting(peer) >= DEFERRED_MAX
+
+    def _waiting(self, peer: PeerId) -> int:
+        return sum(1 + _parts(message) // _PARTS_OF_ONE for message in self._deferred.get(peer, ()))
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What follows from an event, in order."""
@@ -272,7 +294,9 @@ class Node:
     def _received(self, sender: PeerId, message: Message) -> list[NodeEffect]:
         slot = message.slot
         if not self.exists(slot):
-            return self._accuse(sender)
+            return self._accuse(sender, Fault.OUT_OF_TURN)
+        if _parts(message) > self.party.committee.n:  # before it waits: a thousand of them are much
+            return self._accuse(sender, Fault.MALFORMED)
         self._heard_of[sender] = max(self._heard_of[sender], slot.step)
         if slot > self.horizon:
             self._deferred.setdefault(sender, []).append(message)
@@ -432,11 +456,20 @@ class Node:
         """Where the outcome of an exchange is proposed as it is."""
         return self._next_exchange(slot) if self.recipe.exchanges[slot.exchange].what == "model" else None
 
-    def _accuse(self, sender: PeerId) -> list[NodeEffect]:
-        if sender in self._accused:
+    def _accuse(self, sender: PeerId, fault: Fault) -> list[NodeEffect]:
+        if (sender, fault) in self._accused:
             return []
-        self._accused.add(sender)
-        return [Accuse(sender, Fault.OUT_OF_TURN)]
+        self._accused.add((sender, fault))
+        return [Accuse(sender, fault)]
+
+
+def _parts(message: Message) -> int:
+    """Signatures or members in it."""
+    match message:
+        case Certificate(echoes=parts) | Report(delivered=parts):
+            return len(parts)
+        case _:
+            return 0
 
 
 def _whole_steps(recipe: Recipe, before: int, said: Mapping[Slot, Digest]) -> dict[int, list[tuple[Digest, ...]]]:

@@ -49,13 +49,17 @@ class Intruder:
         self._pairs = 0
         self.lanes = {}
 
+    async def connect(self):
+        """A connection after its handshake."""
+        return await asyncio.open_connection(*self._address, ssl=self._tls)
+
     async def open(self, *names: str) -> bool:
         """Open these lanes of a new link, both unless told otherwise; whether they were let in."""
         self._pairs += 1
         self.lanes = {}
         for name in names or ("control", "bulk"):
             try:
-                reader, writer = await asyncio.open_connection(*self._address, ssl=self._tls)
+                reader, writer = await self.connect()
                 writer.write(
                     f"GET /v1/link/{name}?pair={id(self):x}{self._pairs:x} HTTP/1.1\r\nHost: x\r\n"
                     "Connection: Upgrade\r\nUpgrade: p2pnode-link\r\n\r\n".encode()

@@ -21,6 +21,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
+from p2pnode.net.budget import Budget, allowance
 from p2pnode.net.lane import BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.observe.log import Log
@@ -35,6 +36,9 @@ _LANES = ("control", "bulk")
 
 _HANDSHAKES_MAX = 64
 """Connections that may be in the handshake at once; more wait in the system's queue."""
+
+_REQUEST_BYTES_MAX = 8192
+"""A connection that brings more, and is no lane yet, is closed: pipelined requests would pile up."""
 
 _CONNECTIONS_MAX = 2 * len(_LANES)
 """Connections that one member may open to this node: those of a link, and of the one that replaces it."""
@@ -142,6 +146,8 @@ class Mesh:
         self._links: dict[PeerId, Link] = {}
         self._halves: dict[tuple[PeerId, str], Link] = {}
         self._opened: dict[PeerId, deque[asyncio.Transport]] = {}
+        allowed = allowance(genesis.plan, genesis.committee, genesis.training.steps)
+        self._budgets = {peer: Budget(allowed) for peer in genesis.committee.members}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -322,7 +328,7 @@ class Mesh:
             self._say_once("stranger refused", host=host, reason=reason)
             connection.close()
 
-    def _admit(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
+    def _admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
         """Who takes the bytes of a connection whose handshake is over; None: nobody, and it must be closed.
 
         Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors.
@@ -338,7 +344,7 @@ class Mesh:
         assert self._runner is not None
         server = self._runner.server
         assert server is not None
-        return cast(asyncio.BaseProtocol, server())
+        return cast(asyncio.Protocol, server())
 
     def _say_once(self, event: str, **details: str) -> None:
         """Neither a stranger nor a peer that is down may fill the log."""
@@ -379,10 +385,11 @@ class Mesh:
         return self._halves[peer, pair]
 
     def _attach(self, link: Link, name: str, transport: asyncio.Transport) -> Lane:
+        budget = self._budgets[link.peer]
         lane: Lane = (
-            ControlLane(link, self._config.control_backlog_bytes_max)
+            ControlLane(link, budget, self._config.control_backlog_bytes_max)
             if name == "control"
-            else BulkLane(link, self._config.bulk_backlog_bytes_max)
+            else BulkLane(link, budget, self._config.bulk_backlog_bytes_max)
         )
         # Nothing is read before the link is up: an answer to it could not be sent yet, and would be lost.
         transport.pause_reading()
@@ -418,19 +425,47 @@ class Mesh:
 
 
 class _Door(asyncio.Protocol):
-    """Takes a connection when its handshake is over, and hands it on before a byte of it is read, or closes it."""
+    """Stands before the server: closes the connection of who is not admitted before a byte of it is read, and of who
+    brings more than a request."""
 
-    def __init__(self, admit: Callable[[asyncio.Transport], asyncio.BaseProtocol | None]) -> None:
+    def __init__(self, admit: Callable[[asyncio.Transport], asyncio.Protocol | None]) -> None:
         self._admit = admit
+        self._server: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._left = _REQUEST_BYTES_MAX
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        connection = cast(asyncio.Transport, transport)
-        protocol = self._admit(connection)
-        if protocol is None:
-            connection.abort()
+        self._transport = cast(asyncio.Transport, transport)
+        self._server = self._admit(self._transport)
+        if self._server is None:
+            self._transport.abort()
         else:
-            connection.set_protocol(protocol)
-            protocol.connection_made(connection)
+            self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        assert self._server is not None
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.abort()
+        else:
+            self._server.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        assert self._server is not None
+        return self._server.eof_received()
+
+    def pause_writing(self) -> None:
+        assert self._server is not None
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        assert self._server is not None
+        self._server.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._server is not None:
+            self._server.connection_lost(exc)
 
 
 class _Upgrade(asyncio.BufferedProtocol):

@@ -89,6 +89,30 @@ def mix_of(effects):
     return mix
 
 
+# Long messages.
+
+
+@pytest.mark.parametrize("slot", [Slot(0), Slot(7)], ids=["now", "later"])
+def test_what_names_more_members_than_there_are_is_its_senders_fault_and_does_not_wait(slot):
+    listener = node(kind="reliable")
+    one = signed(3, digest("a"), slot)
+    for word in (certificate(one, [0, 1, 2, 3, 0]), report(0, 1, 2, 3, 1023, slot=slot)):
+        assert listener.handle(Received(3, word)) in ([Accuse(3, Fault.MALFORMED)], [])
+    assert listener.footprint[1] == 0
+    listener.handle(Received(3, certificate(one, [0, 1, 2, 3])))
+    assert listener.footprint[1] == (slot != Slot(0))
+
+
+def test_a_long_message_that_waits_counts_as_several(monkeypatch):
+    monkeypatch.setattr(p2pnode.node, "_PARTS_OF_ONE", 2)
+    listener = node()
+    for step in (3, 4, 5):
+        listener.handle(Received(3, certificate(signed(3, digest(step), Slot(step)), [0, 1, 2])))
+    assert listener.footprint[1] == 3 * 2
+    monkeypatch.setattr(p2pnode.node, "DEFERRED_MAX", 6)
+    assert listener.congested(3)
+
+
 # Evidence.
 
 

@@ -19,9 +19,9 @@ from p2pnode.net.mesh import Link, Mesh
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
 from p2pnode.storage.vectors import Verdict, digest_of
-from protocols.effects import Hello
-from protocols.header import PeerId, Slot
-from tests.loopback import PATIENCE_S, LogBook, found_network, until
+from protocols.effects import Certificate, Hello
+from protocols.header import Header, PeerId, SignedHeader, Slot
+from tests.loopback import PATIENCE_S, Intruder, LogBook, found_network, until
 
 LENGTH = 200_000
 
@@ -271,6 +271,13 @@ async def plain_http(address, folder):
     return await answer(reader, writer)
 
 
+async def replay(address, folder):
+    """Every byte that a member sent to this node when it opened a lane before, and spoke."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write((folder / "recorded").read_bytes())
+    return await answer(reader, writer)
+
+
 async def silence(address, folder):
     reader, writer = await asyncio.open_connection(*address)
     return await answer(reader, writer)
@@ -456,6 +463,84 @@ def test_running_out_of_files_for_a_while_does_not_end_the_listening(tmp_path, r
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             async with running(a):
                 await linked(a, b)
+
+    run(work())
+
+
+@on_both_loops
+def test_a_recorded_handshake_played_again_opens_nothing(tmp_path, run):
+    """The answer to a handshake depends on what both sides drew for it, and no session is ever resumed."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, handshake_s=0.5)
+        a, b = (Member(genesis, home) for home in homes)
+        recorded = bytearray()
+
+        async def listen_in(reader, writer):
+            inner, outer = await asyncio.open_connection(*b.address)
+
+            async def pump(source, sink, kept):
+                with suppress(OSError):
+                    while data := await source.read(65536):
+                        kept += data
+                        sink.write(data)
+
+            await asyncio.gather(pump(reader, outer, recorded), pump(inner, writer, bytearray()))
+
+        async with running(b):
+            tap = await asyncio.start_server(listen_in, "127.0.0.1", 0)
+            context = client_context(a.home, genesis)
+            reader, writer = await asyncio.open_connection(*tap.sockets[0].getsockname(), ssl=context)
+            writer.write(
+                b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                b"Upgrade: p2pnode-link\r\n\r\n"
+            )
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+            (tmp_path / "recorded").write_bytes(recorded)
+            assert len(recorded) > 500
+            admitted, b.asked = b.asked, 0
+            assert admitted == 1
+            for _ in range(3):
+                assert b"HTTP" not in await replay(b.address, tmp_path)
+            assert b.asked == 0, "nobody got as far as to the door"
+            assert len(b.log.of("stranger refused")) == 1
+            tap.close()
+            async with running(a):
+                await linked(a, b)
+
+    run(work())
+
+
+# Who does not read.
+
+
+@on_both_loops
+def test_who_does_not_read_is_given_up_at_the_bound_and_others_are_served_meanwhile(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3, control_backlog_bytes_max=2**20)
+        a, b, c = (Member(genesis, home) for home in homes)
+        async with running(b, c):
+            deaf = Intruder(a.home, genesis, victim=1)
+            assert await deaf.open()
+            for _, writer in deaf.lanes.values():
+                writer.transport.pause_reading()
+            await until(lambda: b.mesh.connected == (a.me, c.me), "both links")
+            signed = SignedHeader(Header(bytes(32), b.me, Slot(0), 1, 1, bytes(32)), bytes(64))
+            words = Certificate(signed, tuple((member, bytes(64)) for member in range(1000)))
+            unsent = b.mesh._links[a.me].control.transport.get_write_buffer_size
+            said = 0
+            while a.me in b.mesh.connected:
+                assert unsent() <= 2**20
+                b.mesh.broadcast(words)
+                said += 1
+                await until(lambda said=said: len(c.heard) == said, "the words, where they are read")
+                assert said < 1000
+            peer, reason = b.downs[-1]
+            assert (peer, type(reason)) == (a.me, LinkError)
+            b.mesh.broadcast(Hello(1))
+            await until(lambda: c.heard[-1] == (b.me, Hello(1)), "one more word")
+            deaf.leave()
 
     run(work())
 
