@@ -159,7 +159,7 @@ def test_a_hostile_member_is_bounded_and_the_others_are_served_meanwhile(tmp_pat
         attacking = asyncio.create_task(attack(attacker))
         await until(lambda: min(steps()) >= begun + MEANWHILE, "steps of the honest", RUN_S)
         with suppress(asyncio.TimeoutError, OSError):
-            await asyncio.wait_for(attacking, 2.0)
+            await asyncio.wait_for(attacking, 1.0)
         after = max(steps())
         await until(lambda: min(steps()) >= after + MEANWHILE, "more steps", RUN_S)
         peak = tracemalloc.get_traced_memory()[1] - before

@@ -22,7 +22,7 @@ from p2pnode.node import Adopt
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
-from protocols.effects import Accuse, Certificate, Echo, Proposal
+from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
 from protocols.faults import Equivocation, Fault
 from protocols.header import FLOAT32, Header, SignedHeader, Slot
 from tests.loopback import Intruder, LogBook, found_network, until
@@ -583,6 +583,25 @@ def equivocation(genesis, homes, liar):
     sign = Identity.load(homes[liar].key).sign
     headers = [Header(genesis.network, liar, Slot(0), FLOAT32, 10, bytes([value]) * 32) for value in (1, 2)]
     return Equivocation.of(*(SignedHeader(header, sign(header.proposal().statement)) for header in headers))
+
+
+def test_no_more_of_a_peer_is_taken_than_may_wait_for_the_node_until_it_gets_to_it(tmp_path):
+    _, homes = found_network(tmp_path, 3)
+
+    async def work():
+        driver, told = make(homes[0]), []
+        driver._mesh.pause = lambda peer, paused: told.append((peer, paused))
+        for _ in range(driver_module._UNREAD_MAX - 1):
+            driver.received(1, Hello(0))
+            driver.received(2, Hello(0))
+        assert told == []
+        driver.received(1, Hello(0))
+        assert told == [(1, True)], "a slow disk must not fill the memory"
+        conversing = asyncio.create_task(driver._converse())
+        await until(lambda: told[1:] == [(1, False), (2, False)], "its turn")
+        conversing.cancel()
+
+    asyncio.run(work())
 
 
 # Bans.

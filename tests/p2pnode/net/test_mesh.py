@@ -578,6 +578,7 @@ def test_who_is_expelled_loses_all_it_opened_and_gets_no_link_until_it_is_welcom
             await linked(a, b)
             idle = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
             ended = asyncio.create_task(answer(*idle))
+            await until(lambda: len(b.mesh._opened[a.me]) == 3, "the end of its handshake at the other side")
             for judge, outcast in ((b, a), (a, b)):  # who is dialled, and who dials
                 ups, asked = len(judge.ups), judge.asked
                 judge.banned.add(outcast.me)
@@ -590,6 +591,27 @@ def test_who_is_expelled_loses_all_it_opened_and_gets_no_link_until_it_is_welcom
                 assert outcast.asked == seen or judge is b, "who is banned is not dialled"
                 judge.banned.clear()
                 await until(lambda j=judge, n=ups: len(j.ups) == n + 1, "the link again")
+                await linked(a, b)
+
+    run(work())
+
+
+@on_both_loops
+def test_a_connection_that_brings_more_than_a_request_and_is_no_lane_is_closed(tmp_path, run):
+    """The server answers one request after another, and would keep all that wait."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        async with running(b):
+            reader, writer = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
+            writer.write(request)
+            assert b" 404 " in await reader.readline()
+            writer.write(request * (8192 // len(request)))
+            said = await answer(reader, writer)
+            assert said.count(b" 404 ") < 8192 // len(request)
+            async with running(a):
                 await linked(a, b)
 
     run(work())
