@@ -258,7 +258,10 @@ class Node:
         return self._waiting(peer) >= DEFERRED_MAX
 
     def _waiting(self, peer: PeerId) -> int:
-        return sum(1 + _parts(message) // _PARTS_OF_ONE for message in self._deferred.get(peer, ()))
+        waiting = self._deferred.get(peer, ())
+        if self.party.committee.n < _PARTS_OF_ONE:  # none of them is long
+            return len(waiting)
+        return sum(1 + _parts(message) // _PARTS_OF_ONE for message in waiting)
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What follows from an event, in order."""

@@ -60,9 +60,10 @@ async def tiny_frames(attacker):
 async def words_about_later_slots(attacker):
     """Each of them has to wait, if anything of it is kept at all."""
     await attacker.again()
-    for begin in range(0, STEPS, 100):
-        words = [encode(Proposal(attacker.header(step))) for step in range(begin, begin + 100)]
-        await attacker.say("control", framed(*words))
+    words = [framed(encode(Proposal(attacker.header(step)))) for step in range(1000, 3000)]
+    while True:
+        for begin in range(0, len(words), 100):
+            await attacker.say("control", b"".join(words[begin : begin + 100]))
 
 
 async def certificates_of_a_larger_network(attacker):
