@@ -12,7 +12,18 @@ import msgpack
 
 from p2pnode.errors import Malformed, NonCanonical
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, DigestEcho, Echo, Hello, Message, Proposal, Ready, Report, Sighting
+from protocols.effects import (
+    Certificate,
+    DigestEcho,
+    Echo,
+    Evidence,
+    Hello,
+    Message,
+    Proposal,
+    Ready,
+    Report,
+    Sighting,
+)
 from protocols.faults import Equivocation
 from protocols.header import (
     DIGEST_BYTES,
@@ -46,7 +57,7 @@ class Finished:
     """I took my last step; I go when my peers need nothing of me."""
 
 
-WireMessage: TypeAlias = Message | Hello | Want | Finished
+WireMessage: TypeAlias = Message | Hello | Want | Finished | Evidence
 
 
 class _Tag(IntEnum):
@@ -60,6 +71,7 @@ class _Tag(IntEnum):
     DIGEST_ECHO = 8
     READY = 9
     REPORT = 10
+    EVIDENCE = 11
 
 
 def encode(message: WireMessage) -> bytes:
@@ -85,7 +97,7 @@ def decode(data: bytes | memoryview) -> WireMessage:
 
 def encode_evidence(evidence: Equivocation) -> bytes:
     """What an evidence file holds: every byte of it is signed, or fixed by the format."""
-    headers: bytes = msgpack.packb([_signed_fields(evidence.first), _signed_fields(evidence.second)])
+    headers: bytes = msgpack.packb(_proof_fields(evidence))
     return EVIDENCE_MAGIC + headers
 
 
@@ -97,8 +109,8 @@ def decode_evidence(data: bytes) -> Equivocation:
     """
     if not data.startswith(EVIDENCE_MAGIC):
         raise Malformed("not an evidence file")
-    headers = _array(_unpack(data[len(EVIDENCE_MAGIC) :]), 2)
-    evidence = Equivocation(_signed(headers[0]), _signed(headers[1]))
+    first, second = _array(_unpack(data[len(EVIDENCE_MAGIC) :]), 2)
+    evidence = Equivocation(_signed(first), _signed(second))
     if encode_evidence(evidence) != data:
         raise NonCanonical("a second encoding of an evidence file")
     return evidence
@@ -126,6 +138,8 @@ def _fields(message: WireMessage) -> list[Any]:
             return [_Tag.FINISHED]
         case Hello(since):
             return [_Tag.HELLO, since]
+        case Evidence(proof):
+            return [_Tag.EVIDENCE, *_proof_fields(proof)]
 
 
 def _slot_fields(slot: Slot) -> list[int]:
@@ -143,6 +157,10 @@ def _signed_fields(signed: SignedHeader) -> list[Any]:
         header.digest,
         signed.signature,
     ]
+
+
+def _proof_fields(proof: Equivocation) -> list[Any]:
+    return [_signed_fields(proof.first), _signed_fields(proof.second)]
 
 
 def _unpack(data: bytes | memoryview) -> Any:  # noqa: ANN401  anything a peer can say
@@ -185,6 +203,8 @@ def _message(value: Any) -> WireMessage:  # noqa: ANN401
             return Finished()
         case (_Tag.HELLO, since):
             return Hello(_integer(since, STEP_MAX))
+        case (_Tag.EVIDENCE, first, second):
+            return Evidence(Equivocation(_signed(first), _signed(second)))
         case (int(tag), *fields):
             raise Malformed(f"no message has tag {tag} and {len(fields)} fields")
         case _:

@@ -35,6 +35,12 @@ class NodeConfig(Settings):
     handshake_s: Seconds = Field(10.0, description="choose how many seconds a link may take to open")
     reconnect_s: Seconds = Field(2.0, description="choose the longest pause, in seconds, between two tries of a link")
     fetch_after_s: Seconds = Field(1.0, description="choose after how many seconds to ask another holder for a vector")
+    ban_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60.0, description="choose how many seconds a peer's first ban lasts, or 0 to ban nobody"
+    )
+    forgive_s: Seconds = Field(
+        3600.0, description="choose after how many seconds half of what is held against a peer is forgiven"
+    )
     control_backlog_bytes_max: Annotated[int, Field(ge=2**20)] = Field(
         16 * 2**20, description="choose at least 1 MiB of unsent messages a peer"
     )

@@ -21,17 +21,19 @@ import numpy as np
 import torch
 
 from p2pnode.admin import AdminServer
-from p2pnode.codec import Finished, Want, WireMessage, encode_evidence
+from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, WireError
+from p2pnode.errors import ConfigError, LinkError, WireError
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.net.conduct import Conduct
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
+    RETAINED_STEPS_MAX,
     Adopt,
     Arrived,
     Connected,
@@ -58,8 +60,8 @@ from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
-from protocols.faults import Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
+from protocols.faults import Equivocation, Fault
+from protocols.header import FLOAT32, Digest, Header, PeerId, Slot, Verify
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
@@ -73,8 +75,8 @@ _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
 waiting for a peer that jumped over its slot."""
 
-_RETAINED_STEPS_MAX = 64
-"""Past steps that are answered; some 3 s of the fastest task, which is what starts of nodes lie apart."""
+_UNREAD_MAX = 256
+"""Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
 
 
 class Conversation(Protocol):
@@ -160,14 +162,18 @@ class Driver:
             KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
         )
         steps = self.genesis.training.steps
-        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said)
+        self._evidence = self._recall_evidence(party.verify)
+        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._evidence)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
+        self._conduct = self._recall_conduct()
+        self._conduct_kept = True
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._forget_before = 0
         self._inbox: list[Event] = []
+        self._unread: Counter[PeerId] = Counter()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -237,6 +243,7 @@ class Driver:
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
+            "banned": [names[peer] for peer in self._conduct.all_banned(time.monotonic())],
             "finished": self._result is not None,
         }
 
@@ -257,6 +264,7 @@ class Driver:
             await self._wake.wait()
             self._wake.clear()
             events, self._inbox = self._inbox, []
+            self._unread.clear()
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             if self._signer.dirty:  # nothing signed leaves before it is durable
                 await self._record(self._signer.flush)
@@ -265,8 +273,12 @@ class Driver:
             for effect in effects:
                 self._perform(effect)
             for peer in {event.sender for event in events if isinstance(event, Received)}:
-                self._mesh.pause(peer, self.node.congested(peer))
+                self._regulate(peer)
             self._mesh.retry()
+
+    def _regulate(self, peer: PeerId) -> None:
+        """Take no more of a peer than the node has got to, and than may wait in it."""
+        self._mesh.pause(peer, self._unread[peer] >= _UNREAD_MAX or self.node.congested(peer))
 
     async def _record(self, job: Callable[[], None]) -> None:
         """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
@@ -284,6 +296,8 @@ class Driver:
                 names = [self._name(peer) for peer in self.node.waits_for]
                 self._log.info("no progress", step=step, phase=self._phase(), waits_for=names)
             told = step
+            if not self._conduct_kept:
+                await self._record(self._keeping_conduct())
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -333,7 +347,7 @@ class Driver:
                 self.vectors.window(before, own, self.node.horizon)
                 self._served.clear()
                 for peer in self._mesh.connected:
-                    self._mesh.pause(peer, self.node.congested(peer))
+                    self._regulate(peer)
             case Jump(step):
                 self._log.warning("left behind", step=step)
             case Finish():
@@ -442,8 +456,9 @@ class Driver:
         self._leave_if_alone()
 
     def _leave_if_alone(self) -> None:
-        """Go when every peer has finished too: until then one of them may need this node's last vectors."""
-        if self._result is not None and len(self._finished_peers) == len(self.genesis.members) - 1:
+        """Go when every peer that is not banned has finished too: until then one may need this node's last vectors."""
+        done = {self.me, *self._finished_peers, *self._conduct.all_banned(time.monotonic())}
+        if self._result is not None and len(done) == len(self.genesis.members):
             self.stop()
 
     def _save_checkpoint(self) -> None:
@@ -458,11 +473,69 @@ class Driver:
         self._faults[peer, fault] += 1
         if self._faults[peer, fault] == 1:
             self._log.warning("fault", peer=self._name(peer), fault=fault.value)
-        if evidence is not None:
-            path = self.home.evidence / f"{self._name(peer)}.{fault.value}.evidence"
+        if peer != self.me:  # who uses our key elsewhere is not shut out by shutting out ourselves
+            self._charge(peer, fault)
+        if evidence is not None and peer not in self._evidence:
+            self._evidence[peer] = evidence
+            self.home.evidence.mkdir(exist_ok=True)
+            proof = encode_evidence(evidence)
+            self._work(lambda: replace_file(self._evidence_file(peer), lambda fd: write_all(fd, proof)))
+
+    def _evidence_file(self, peer: PeerId) -> Path:
+        return self.home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"
+
+    def _recall_evidence(self, verify: Verify) -> dict[PeerId, Equivocation]:
+        """The proofs that were kept, by the accused. A damaged one convicts nobody, and makes way for the next."""
+        held = {}
+        for peer in self.genesis.committee.members:
+            path = self._evidence_file(peer)
             if not path.exists():
-                self.home.evidence.mkdir(exist_ok=True)
-                self._work(lambda: replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence))))
+                continue
+            try:
+                proof = decode_evidence(path.read_bytes())
+            except WireError as error:
+                self._log.warning("evidence discarded", file=path.name, reason=str(error))
+                continue
+            if proof.accused == peer and proof.holds(self.genesis.network, verify):
+                held[peer] = proof
+            else:
+                self._log.warning("evidence discarded", file=path.name, reason="it proves nothing here")
+        return held
+
+    # Conduct.
+
+    def _charge(self, peer: PeerId, fault: Fault) -> None:
+        seconds = self._conduct.charge(peer, fault, time.monotonic())
+        self._conduct_kept = False
+        if seconds:
+            self._log.warning("banned", peer=self._name(peer), seconds=seconds)
+            self._mesh.expel(peer, LinkError(f"banned for {seconds:g} s"))
+            self._spawn(self._record(self._keeping_conduct()))
+            self._leave_if_alone()
+
+    def _keeping_conduct(self) -> Callable[[], None]:
+        """What makes durable what is held against peers now. Done when somebody is banned, else now and then and at the
+        end: a crash that loses the rest loses less than what a ban takes."""
+        self._conduct_kept = True
+        kept = self._conduct.dump(self.genesis.network, time.monotonic(), time.time())
+        return lambda: replace_file(self.home.conduct, lambda fd: write_all(fd, kept))
+
+    def _recall_conduct(self) -> Conduct:
+        """What was held against peers before a restart. Nothing depends on it, so nothing stops where it is damaged."""
+        committee = self.genesis.committee
+        waited_for = max(exchange.quorum(committee) for exchange in self.recipe.exchanges)
+        spare = min(committee.f, committee.n - waited_for)
+        conduct = Conduct(committee.n, spare, self.config.ban_s, self.config.forgive_s)
+        try:
+            kept = self.home.conduct.read_bytes()
+        except FileNotFoundError:
+            return conduct
+        except OSError as error:
+            self._log.warning("conduct discarded", reason=error.strerror)
+            return conduct
+        if not conduct.restore(kept, self.genesis.network, time.monotonic(), time.time()):
+            self._log.warning("conduct discarded", reason="damaged, or of another network")
+        return conduct
 
     # What the links bring.
 
@@ -477,7 +550,10 @@ class Driver:
                 self._finished_peers.add(peer)
                 self._leave_if_alone()
             case _:
+                self._unread[peer] += 1
                 self._post(Received(peer, message))
+                if self._unread[peer] >= _UNREAD_MAX:
+                    self._mesh.pause(peer, True)
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return self.vectors.judge(peer, slot, digest, nbytes)
@@ -488,6 +564,9 @@ class Driver:
         else:
             self._log.info("vector not finite", peer=self._name(peer))
             self._post(Unusable(digest))
+
+    def welcome(self, peer: PeerId) -> bool:
+        return not self._conduct.banned(peer, time.monotonic())
 
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
@@ -541,6 +620,8 @@ class Driver:
         self._clerk.shutdown(cancel_futures=True)
         if self._failure is None and self._result is None:
             self._save_checkpoint()
+        if not self._conduct_kept:
+            self._keeping_conduct()()
         self._signer.close()
         self._log.info("node stops", step=self.node.position.step)
 
@@ -555,7 +636,7 @@ class Driver:
         """Past steps whose vectors fit into the memory set aside for peers that are late."""
         kept = len(self.genesis.members) if self.recipe.total else 1
         step_bytes = self.vectors.nbytes * self.recipe.slots(steps) * kept
-        return max(_RETAINED_STEPS_MIN, min(_RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
+        return max(_RETAINED_STEPS_MIN, min(RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
 
     def _said(self) -> dict[Slot, Digest]:
         """What this node proposed last before it stopped, taken up again."""

@@ -52,6 +52,11 @@ class Home:
         return self.path / "evidence"
 
     @property
+    def conduct(self) -> Path:
+        """What is held against peers, and who is banned."""
+        return self.path / "conduct"
+
+    @property
     def log(self) -> Path:
         """What happened, a JSON object a line."""
         return self.path / "log.jsonl"

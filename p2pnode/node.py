@@ -9,6 +9,8 @@ peer says of the last steps (`retained`) is still answered, and whoever connects
 Who restarts begins in the last step it spoke in, with what it said there, and says again what it said in the step
 before: so that a network of which all members stopped at once, in neighbouring steps, goes on.
 
+Who is convicted of equivocation by one honest member is convicted by all (`protocols.conviction`).
+
 Who was away for longer than its peers remember is left behind: some of what its slot needs will never come. It then
 goes where f+1 peers are, at least one of them honest, and takes part in their step with what it has: one more gather,
 of vectors from many peers, none of whom is trusted alone, brings it back among them. Its own value is stale, but no
@@ -21,14 +23,34 @@ from typing import TypeAlias
 
 from p2pnode.recipe import BROADCASTS, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Deliver, Effect, Expect, Fetch, Hello, Message, Mix, Send
-from protocols.faults import Fault
+from protocols.conviction import Convictions
+from protocols.effects import (
+    Accuse,
+    Certificate,
+    Deliver,
+    Effect,
+    Evidence,
+    Expect,
+    Fetch,
+    Hello,
+    Message,
+    Mix,
+    Report,
+    Send,
+)
+from protocols.faults import Equivocation, Fault
 from protocols.header import Digest, PeerId, Slot
 from protocols.protocol import Party
 
+RETAINED_STEPS_MAX = 64
+"""Past steps that are answered, at most; some 3 s of the fastest task, which is what starts of nodes lie apart."""
+
 DEFERRED_MAX = 1024
-"""Messages about later slots that wait for one peer; the driver then stops reading from it. What it had read of that
-peer before it stopped, at most one read of a socket, still joins them."""
+"""Messages about later slots that wait for one peer, a long one counting as several; the driver then stops reading from
+it. What it had taken of that peer before it stopped still joins them."""
+
+_PARTS_OF_ONE = 64
+"""Signatures, or members, in a message that counts as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,7 @@ class Received:
     """A message came over the link of this peer."""
 
     sender: PeerId
-    message: Message | Hello
+    message: Message | Hello | Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +201,7 @@ class Node:
         first_step: the step to begin with, after a restart.
         said: what one proposed, by slot, before a restart. Of the steps before `first_step` those are told again that
             are there with every slot.
+        convicted: the proofs that one held before a restart, by the accused.
     """
 
     def __init__(
@@ -189,6 +212,7 @@ class Node:
         retained: int = 1,
         first_step: int = 0,
         said: Mapping[Slot, Digest] | None = None,
+        convicted: Mapping[PeerId, Equivocation] | None = None,
     ) -> None:
         assert retained >= 1
         self.party = party
@@ -206,7 +230,8 @@ class Node:
         self._agreements: dict[tuple[int, int], Agreement] = {}
         self._awaited: dict[Digest, set[tuple[int, int]]] = {}
         self._deferred: dict[PeerId, list[Message]] = {}
-        self._accused: set[PeerId] = set()
+        self._accused: set[tuple[PeerId, Fault]] = set()
+        self._convictions = Convictions(party, convicted)
 
     @property
     def finished(self) -> bool:
@@ -226,11 +251,17 @@ class Node:
     @property
     def footprint(self) -> tuple[int, int]:
         """How many agreements are kept, and how many words of one peer wait, at most."""
-        return len(self._agreements), max(map(len, self._deferred.values()), default=0)
+        return len(self._agreements), max(map(self._waiting, self._deferred), default=0)
 
     def congested(self, peer: PeerId) -> bool:
         """Whether so much of this peer waits that no more should be read from it."""
-        return len(self._deferred.get(peer, ())) >= DEFERRED_MAX
+        return self._waiting(peer) >= DEFERRED_MAX
+
+    def _waiting(self, peer: PeerId) -> int:
+        waiting = self._deferred.get(peer, ())
+        if self.party.committee.n < _PARTS_OF_ONE:  # none of them is long
+            return len(waiting)
+        return sum(1 + _parts(message) // _PARTS_OF_ONE for message in waiting)
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What follows from an event, in order."""
@@ -239,8 +270,10 @@ class Node:
                 return [*self._restate(), *([Finish()] if self.finished else self._train())]
             case Connected(peer):
                 again = self._translate([e for agreement in self._in_order() for e in agreement.resume(peer)])
-                return [Send(peer, Hello(self.oldest)), *again]
+                return [Send(peer, Hello(self.oldest)), *self._convictions.resume(peer), *again]
             case Received(sender, message):
+                if isinstance(message, Evidence):
+                    return [*self._convictions.handle(sender, message)]
                 if isinstance(message, Hello):
                     self._told_since[sender] = message.since
                     self._told_latest = max(self._told_since.values())
@@ -264,7 +297,9 @@ class Node:
     def _received(self, sender: PeerId, message: Message) -> list[NodeEffect]:
         slot = message.slot
         if not self.exists(slot):
-            return self._accuse(sender)
+            return self._accuse(sender, Fault.OUT_OF_TURN)
+        if _parts(message) > self.party.committee.n:  # before it waits: a thousand of them are much
+            return self._accuse(sender, Fault.MALFORMED)
         self._heard_of[sender] = max(self._heard_of[sender], slot.step)
         if slot > self.horizon:
             self._deferred.setdefault(sender, []).append(message)
@@ -377,6 +412,8 @@ class Node:
                 slot = effect.header.slot
                 self._awaited.setdefault(effect.header.digest, set()).add((slot.step, slot.exchange))
             out.append(effect)
+            if isinstance(effect, Accuse) and effect.evidence is not None:
+                out += self._convictions.found(effect.evidence)
         return out
 
     def _agreement(self, slot: Slot) -> Agreement:
@@ -422,11 +459,20 @@ class Node:
         """Where the outcome of an exchange is proposed as it is."""
         return self._next_exchange(slot) if self.recipe.exchanges[slot.exchange].what == "model" else None
 
-    def _accuse(self, sender: PeerId) -> list[NodeEffect]:
-        if sender in self._accused:
+    def _accuse(self, sender: PeerId, fault: Fault) -> list[NodeEffect]:
+        if (sender, fault) in self._accused:
             return []
-        self._accused.add(sender)
-        return [Accuse(sender, Fault.OUT_OF_TURN)]
+        self._accused.add((sender, fault))
+        return [Accuse(sender, fault)]
+
+
+def _parts(message: Message) -> int:
+    """Signatures or members in it."""
+    match message:
+        case Certificate(echoes=parts) | Report(delivered=parts):
+            return len(parts)
+        case _:
+            return 0
 
 
 def _whole_steps(recipe: Recipe, before: int, said: Mapping[Slot, Digest]) -> dict[int, list[tuple[Digest, ...]]]:

@@ -155,6 +155,7 @@ class Testnet:
             "data_dir": plan.data_dir,
             "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
             "evaluate_every": max(1, int(plan.values["training"]["steps"]) // 20),
+            "ban_s": 0.0,  # liars are here to lie to the last step; banned, they would be silent
         }
         places = [
             Place(

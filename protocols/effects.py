@@ -94,18 +94,25 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """member → all, and to whom a link comes up: this proves that a member equivocated."""
+
+    proof: Equivocation
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send `message` to one member."""
 
     to: PeerId
-    message: Message | Hello
+    message: Message | Hello | Evidence
 
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     """Send `message` to every other member."""
 
-    message: Message
+    message: Message | Evidence
 
 
 @dataclass(frozen=True, slots=True)

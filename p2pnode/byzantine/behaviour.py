@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from p2pnode.byzantine import ON_THE_PROTOCOL, check_attacks, parse
-from p2pnode.byzantine.forgery import Sign, echo_of, forgeries
+from p2pnode.byzantine.forgery import Sign, echo_of, forgeries, slander
 from p2pnode.byzantine.schemes import Scheme, scheme_of
 from p2pnode.byzantine.vectors import Situation, reflection
 from p2pnode.genesis import Genesis
@@ -37,6 +37,7 @@ from protocols.effects import (
     Deliver,
     DigestEcho,
     Effect,
+    Evidence,
     Hello,
     Message,
     Proposal,
@@ -136,12 +137,13 @@ class Liar:
             spoken = (Send, effects.Broadcast, Stream, Accuse)
             return [effect for effect in self._node.handle(event) if not isinstance(effect, spoken)]
         out = [*self._drip(event), *(part for effect in self._respond(event) for part in self._withhold(effect))]
-        self._words.extend(effect.message for effect in out if isinstance(effect, effects.Broadcast))
+        said = (effect.message for effect in out if isinstance(effect, effects.Broadcast))
+        self._words.extend(message for message in said if not isinstance(message, Evidence))
         return out
 
     def _respond(self, event: Event) -> list[NodeEffect]:
         out: list[NodeEffect] = []
-        if isinstance(event, Received) and not isinstance(event.message, Hello):
+        if isinstance(event, Received) and not isinstance(event.message, Hello | Evidence):
             self._note(event.message)
             self._words.append(event.message)
             out += self._abet(event.message)
@@ -213,7 +215,7 @@ class Liar:
     def _tamper(self, effect: NodeEffect) -> list[NodeEffect]:
         if isinstance(effect, Release):
             self._forget(effect)
-        if isinstance(effect, Accuse):
+        if isinstance(effect, Accuse) or _convicts(effect):
             return []
         if isinstance(effect, Adopt) and (model := self._vectors.get(effect.digest)) is not None:
             self._models = [*self._models[-1:], model]
@@ -406,6 +408,7 @@ class Liar:
         for peer in self._peers:
             words = forgeries(self._party, mine, self._sign, self._random, self._node.recipe, self._node.steps)
             out += [Send(peer, word) for word in words if self._random.random() < TOLD]
+            out.append(Send(peer, slander(self._party, mine, self._sign, digest[peer % len(digest)])))
         return out
 
 
@@ -443,6 +446,11 @@ def _told(effect: Effect, lie: Lie) -> list[NodeEffect]:
             return [effect]
 
 
+def _convicts(effect: NodeEffect) -> bool:
+    """Whether it spreads a proof: no liar does."""
+    return isinstance(effect, Send | effects.Broadcast) and isinstance(effect.message, Evidence)
+
+
 def _voted(message: BroadcastMessage) -> Digest | None:
     """The digest that a message votes for, if it says so."""
     match message:
@@ -461,7 +469,7 @@ def _about(effect: NodeEffect, me: PeerId) -> tuple[Slot | None, Digest | None]:
             return header.slot, None
         case effects.Broadcast(Proposal(signed)) if signed.header.origin == me:
             return signed.header.slot, signed.header.digest
-        case Send(_, message) | effects.Broadcast(message) if not isinstance(message, Report | Hello):
+        case Send(_, message) | effects.Broadcast(message) if not isinstance(message, Report | Hello | Evidence):
             return (message.slot, None) if message.origin == me else (None, None)
         case _:
             return None, None

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from random import Random
 
 from p2pnode.recipe import Recipe
-from protocols.effects import Certificate, DigestEcho, Echo, Message, Proposal, Ready, Report, Sighting
+from protocols.effects import Certificate, DigestEcho, Echo, Evidence, Message, Proposal, Ready, Report, Sighting
+from protocols.faults import Equivocation
 from protocols.header import SIGNATURE_BYTES, Header, PeerId, Signature, SignedHeader, Slot
 from protocols.protocol import Party
 
@@ -48,6 +49,28 @@ def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Re
         Report(slot, (me,)),
         Report(slot, committee.members[::-1]),
     ]
+
+
+def slander(party: Party, mine: Header, sign: Sign, which: int) -> Evidence:
+    """A proof that proves nothing, of one kind or another, against another member or oneself.
+
+    Args:
+        party, mine, sign: as in `forgeries`.
+        which: chooses the kind and the victim.
+    """
+    me, slot, members = party.me, mine.slot, party.committee.members
+    victim = members[(me + 1 + which // 4) % len(members)]
+    signed = SignedHeader(mine, sign(mine.proposal().statement))
+    other = party.header(me, slot, mine.digest[::-1])
+    later = party.header(me, Slot(slot.step + 1), mine.digest)
+    names = (party.header(victim, slot, mine.digest), party.header(victim, slot, mine.digest[::-1]))
+    kinds = (
+        Equivocation(signed, signed),
+        Equivocation.of(signed, SignedHeader(later, sign(later.proposal().statement))),
+        Equivocation.of(signed, SignedHeader(other, signed.signature)),
+        Equivocation.of(*(SignedHeader(name, sign(name.proposal().statement)) for name in names)),
+    )
+    return Evidence(kinds[which % 4] if victim != me else kinds[which % 3])
 
 
 def echo_of(signed: SignedHeader, sign: Sign) -> Echo:

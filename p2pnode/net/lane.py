@@ -6,6 +6,7 @@ byte that no correct peer sends.
 
 import asyncio
 import struct
+import time
 from collections import deque
 from typing import Protocol, cast
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed, P2PNodeError, WireError
+from p2pnode.net.budget import Budget
 from p2pnode.storage.vectors import Vector, Verdict
 from protocols.header import DIGEST_BYTES, Digest, Slot
 
@@ -25,6 +27,9 @@ _PIECE_BYTES = 256 * 1024
 
 _WRITE_BUFFER_BYTES_MAX = 1024 * 1024
 _SCRATCH_BYTES = 64 * 1024
+
+_DEBT_MIN_S = 0.05
+"""Who owes something waits so long at least: to stop and go on for each message costs more than the message."""
 
 
 class Receiver(Protocol):
@@ -44,38 +49,61 @@ class Receiver(Protocol):
 
 
 class Lane(asyncio.BaseProtocol):
-    """What both lanes share: their transport, its end, and counting."""
+    """What both lanes share: their transport, its end, counting, and the peer's budget."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, budget: Budget) -> None:
         self.receiver = receiver
+        self.budget = budget
         self.transport: asyncio.Transport | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
         self.closed = asyncio.Event()
         self.predecessor: asyncio.BaseProtocol | None = None
-        self._failure: P2PNodeError | None = None
+        self.failure: P2PNodeError | None = None
+        """Why we closed it, if we did."""
+        self._debt: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transport is one in all but its bases
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        if self._debt is not None:
+            self._debt.cancel()
         if self.predecessor is not None:
             self.predecessor.connection_lost(exc)
         self.closed.set()
-        self.receiver.lost(self._failure)
+        self.receiver.lost(self.failure)
+
+    @property
+    def open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
 
     def resume(self) -> None:
-        """Go on reading."""
-        if self.transport is not None and not self.transport.is_closing() and not self.transport.is_reading():
+        """Go on reading, unless the peer owes something."""
+        if self.transport is not None and self.open and self._debt is None and not self.transport.is_reading():
             self.transport.resume_reading()
+
+    def _stop_reading(self) -> None:
+        if self.transport is not None and self.open and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def _owes(self, seconds: float) -> None:
+        """Read nothing for so long."""
+        if seconds and self._debt is None:
+            self._debt = asyncio.get_running_loop().call_later(max(seconds, _DEBT_MIN_S), self._paid)
+            self._stop_reading()
+
+    def _paid(self) -> None:
+        self._debt = None
+        self.resume()
 
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
     def _fail(self, error: P2PNodeError) -> None:
-        self._failure = error
+        self.failure = self.failure or error
         self.close()
 
 
@@ -84,13 +112,17 @@ class ControlLane(Lane, asyncio.Protocol):
 
     Args:
         receiver: takes the messages.
+        budget: is charged for each message before it is decoded.
         backlog_bytes_max: unsent bytes above which the peer is given up; it hears all again when it is back.
     """
 
-    def __init__(self, receiver: Receiver, backlog_bytes_max: int) -> None:
-        super().__init__(receiver)
+    def __init__(self, receiver: Receiver, budget: Budget, backlog_bytes_max: int) -> None:
+        super().__init__(receiver, budget)
         self._backlog_bytes_max = backlog_bytes_max
         self._buffer = bytearray()
+        """What was read and not taken: of one read of the socket, and of a message that is not whole."""
+        self._paused = False
+        self._taking = False
 
     def send(self, message: bytes) -> None:
         """Queue a message; the order is kept."""
@@ -104,30 +136,46 @@ class ControlLane(Lane, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.bytes_received += len(data)
         self._buffer += data
-        try:
-            self._take_frames()
-        except WireError as error:
-            self._fail(error)
+        self._take_frames()
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on reading."""
-        if not paused:
+        """Stop or go on taking messages, from the very next one."""
+        self._paused = paused
+        if paused:
+            self._stop_reading()
+        else:
             self.resume()
-        elif self.transport is not None and not self.transport.is_closing() and self.transport.is_reading():
-            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._take_frames()
+        if not self._paused:
+            super().resume()
 
     def _take_frames(self) -> None:
+        if self._taking:  # a message that makes us go on is still being taken
+            return
+        self._taking = True
+        try:
+            del self._buffer[: self._frames()]
+        except WireError as error:
+            self._fail(error)
+        finally:
+            self._taking = False
+
+    def _frames(self) -> int:
+        """Take what may be taken; how many bytes of the buffer that was."""
         position = 0
-        while len(self._buffer) - position >= _LENGTH.size:
+        while self.open and not self._paused and not self._debt and len(self._buffer) - position >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, position)
             if length > MESSAGE_BYTES_MAX:
                 raise FrameTooLarge(f"a message of {length} bytes; at most {MESSAGE_BYTES_MAX} are taken")
             begin, end = position + _LENGTH.size, position + _LENGTH.size + length
             if end > len(self._buffer):
                 break
+            self._owes(self.budget.message(end - position, time.monotonic()))
             self.receiver.message(bytes(self._buffer[begin:end]))
             position = end
-        del self._buffer[:position]
+        return position
 
 
 class BulkLane(Lane, asyncio.BufferedProtocol):
@@ -135,11 +183,12 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
 
     Args:
         receiver: judges and takes the vectors.
+        budget: is charged for each vector that is thrown away, before its bytes are read.
         backlog_bytes_max: bytes of unsent vectors above which the peer is given up; it is told again when it is back.
     """
 
-    def __init__(self, receiver: Receiver, backlog_bytes_max: int) -> None:
-        super().__init__(receiver)
+    def __init__(self, receiver: Receiver, budget: Budget, backlog_bytes_max: int) -> None:
+        super().__init__(receiver, budget)
         self._backlog_bytes_max = backlog_bytes_max
         self._queue: deque[tuple[Slot, Digest, memoryview]] = deque()
         self._sending: memoryview | None = None
@@ -203,6 +252,10 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         else:
             self._body_updated(nbytes)
 
+    def resume(self) -> None:
+        if self._pending is None or self._left:  # else there is no room before the verdict
+            super().resume()
+
     def retry(self) -> None:
         """What was told to wait may be welcome now."""
         if self._pending is not None and self._left == 0:
@@ -225,9 +278,10 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         if verdict is Verdict.REFUSE:
             self._fail(Malformed(f"a vector of {length} bytes, which no member of this network sends"))
         elif verdict is Verdict.WAIT:
-            if self.transport.is_reading():
-                self.transport.pause_reading()
+            self._stop_reading()
         else:
+            if verdict is Verdict.DISCARD:
+                self._owes(self.budget.waste(time.monotonic()))
             self._begin_body(length, keep=verdict is Verdict.TAKE)
 
     def _begin_body(self, length: int, *, keep: bool) -> None:

@@ -1,7 +1,8 @@
 """A link to every other member: two lanes each, opened by the member of the lower index, opened again when lost.
 
 The server is aiohttp's: `GET /v1/link/control` and `/v1/link/bulk` upgrade the connection, and from then on its bytes
-belong to a lane. Who is not in the genesis fails in the TLS handshake, before any byte of a request is read.
+belong to a lane. Who is not in the genesis fails in the TLS handshake, and who is not welcome is shown the door right
+after it: in both cases before any byte of a request is read.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import random
 import socket
 import ssl
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
+from p2pnode.net.budget import Budget, allowance
 from p2pnode.net.lane import BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.observe.log import Log
@@ -34,6 +36,9 @@ _LANES = ("control", "bulk")
 
 _HANDSHAKES_MAX = 64
 """Connections that may be in the handshake at once; more wait in the system's queue."""
+
+_REQUEST_BYTES_MAX = 8192
+"""A connection that brings more, and is no lane yet, is closed: pipelined requests would pile up."""
 
 _CONNECTIONS_MAX = 2 * len(_LANES)
 """Connections that one member may open to this node: those of a link, and of the one that replaces it."""
@@ -53,6 +58,8 @@ class Delegate(Protocol):
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict: ...
 
     def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None: ...
+
+    def welcome(self, peer: PeerId) -> bool: ...
 
     def connected(self, peer: PeerId) -> None: ...
 
@@ -84,7 +91,9 @@ class Link:
         self.down.set()
         self.close()
         if was_up:
-            self.delegate.disconnected(self.peer, reason)
+            # Who broke one lane must not hide it by closing the other before the news of the first gets here.
+            failures = (lane.failure for lane in self.lanes.values() if lane.failure is not None)
+            self.delegate.disconnected(self.peer, next(failures, reason))
 
     @property
     def up(self) -> bool:
@@ -136,7 +145,9 @@ class Mesh:
         self._client_tls = client_context(home, genesis)
         self._links: dict[PeerId, Link] = {}
         self._halves: dict[tuple[PeerId, str], Link] = {}
-        self._opened: dict[PeerId | None, deque[asyncio.Transport]] = {}
+        self._opened: dict[PeerId, deque[asyncio.Transport]] = {}
+        allowed = allowance(genesis.plan, genesis.committee, genesis.training.steps)
+        self._budgets = {peer: Budget(allowed) for peer in genesis.committee.members}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -221,6 +232,12 @@ class Mesh:
         if link is not None:
             link.lost(reason)
 
+    def expel(self, peer: PeerId, reason: BaseException) -> None:
+        """Close all that a member has opened; it comes back when it is welcome."""
+        self.close(peer, reason)
+        for transport in self._opened.pop(peer, ()):
+            transport.abort()
+
     def _send_bytes(self, peer: PeerId, data: bytes) -> None:
         link = self._links.get(peer)
         if link is not None and link.up:
@@ -235,6 +252,9 @@ class Mesh:
         """Open the link to `peer`, again whenever it is lost."""
         pause = _FIRST_PAUSE_S
         while True:
+            if not self._delegate.welcome(peer):
+                await asyncio.sleep(self._config.reconnect_s)
+                continue
             try:
                 async with asyncio.timeout(self._config.handshake_s):
                     link = await self._dial(peer)
@@ -272,6 +292,9 @@ class Mesh:
         await upgrade.done
         if transport.is_closing():
             raise LinkError("the peer closed the connection")
+        if not self._delegate.welcome(link.peer):
+            transport.abort()
+            raise LinkError("the peer was banned meanwhile")
         self._attach(link, name, transport)
 
     # Letting in members of a lower index.
@@ -292,27 +315,36 @@ class Mesh:
                 self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
-        assert self._runner is not None
-        server = self._runner.server
-        assert server is not None
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.connect_accepted_socket(
-                server, connection, ssl=self._server_tls, ssl_handshake_timeout=self._config.handshake_s
+            await loop.connect_accepted_socket(
+                lambda: _Door(self._admit),
+                connection,
+                ssl=self._server_tls,
+                ssl_handshake_timeout=self._config.handshake_s,
             )
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             self._say_once("stranger refused", host=host, reason=reason)
             connection.close()
-        else:
-            self._bound(transport)
 
-    def _bound(self, transport: asyncio.Transport) -> None:
-        """Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors."""
-        opened = self._opened.setdefault(self._peer_of(transport), deque())
+    def _admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """Who takes the bytes of a connection whose handshake is over; None: nobody, and it must be closed.
+
+        Whoever opens more connections than links take loses its oldest: a liar must not use up our descriptors.
+        """
+        peer = self._peer_of(transport)
+        if peer is None or not self._delegate.welcome(peer):
+            self._say_once("refused", peer=self._name(peer))
+            return None
+        opened = self._opened.setdefault(peer, deque())
         opened.append(transport)
         if len(opened) > _CONNECTIONS_MAX:
             opened.popleft().abort()
+        assert self._runner is not None
+        server = self._runner.server
+        assert server is not None
+        return cast(asyncio.Protocol, server())
 
     def _say_once(self, event: str, **details: str) -> None:
         """Neither a stranger nor a peer that is down may fill the log."""
@@ -353,10 +385,11 @@ class Mesh:
         return self._halves[peer, pair]
 
     def _attach(self, link: Link, name: str, transport: asyncio.Transport) -> Lane:
+        budget = self._budgets[link.peer]
         lane: Lane = (
-            ControlLane(link, self._config.control_backlog_bytes_max)
+            ControlLane(link, budget, self._config.control_backlog_bytes_max)
             if name == "control"
-            else BulkLane(link, self._config.bulk_backlog_bytes_max)
+            else BulkLane(link, budget, self._config.bulk_backlog_bytes_max)
         )
         # Nothing is read before the link is up: an answer to it could not be sent yet, and would be lost.
         transport.pause_reading()
@@ -389,6 +422,50 @@ class Mesh:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Door(asyncio.Protocol):
+    """Stands before the server: closes the connection of who is not admitted before a byte of it is read, and of who
+    brings more than a request."""
+
+    def __init__(self, admit: Callable[[asyncio.Transport], asyncio.Protocol | None]) -> None:
+        self._admit = admit
+        self._server: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._left = _REQUEST_BYTES_MAX
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server = self._admit(self._transport)
+        if self._server is None:
+            self._transport.abort()
+        else:
+            self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        assert self._server is not None
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.abort()
+        else:
+            self._server.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        assert self._server is not None
+        return self._server.eof_received()
+
+    def pause_writing(self) -> None:
+        assert self._server is not None
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        assert self._server is not None
+        self._server.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._server is not None:
+            self._server.connection_lost(exc)
 
 
 class _Upgrade(asyncio.BufferedProtocol):

@@ -56,6 +56,7 @@ class Checks:
         self._outputs: dict[Slot, dict[PeerId, Vector]] = defaultdict(dict)
         self._delivered: dict[PeerId, Digest] = {}
         self._had: dict[PeerId, set[Digest]] = defaultdict(set)
+        self._convicted: dict[PeerId, set[PeerId]] = defaultdict(set)
         self._forgetful = False
         steps = RETAINED + 2
         self._agreements_max = steps * len(scenario.recipe.exchanges)
@@ -109,6 +110,7 @@ class Checks:
             holds = accusation.evidence.holds(self._network, self._verify)
             if not holds:
                 raise Violation("evidence", f"{me} holds a proof against {accusation.peer} that proves nothing")
+            self._convicted[accusation.peer].add(me)
 
     # What nodes compute.
 
@@ -240,6 +242,13 @@ class Checks:
         total = BROADCASTS[self._scenario.recipe.exchanges[0].broadcast].total and not self._forgetful
         if missing and finished and total:
             raise Violation("totality", f"{sorted(finished)} delivered, {missing} did not")
+
+    def told(self) -> None:
+        """Nothing at all is under way: who is convicted anywhere is convicted everywhere."""
+        for liar, holders in sorted(self._convicted.items()):
+            missing = sorted(self._honest - holders)
+            if missing:
+                raise Violation("evidence", f"{missing} hold no proof against {liar}, {sorted(holders)} do")
 
 
 def diameter(vectors: Sequence[Vector]) -> float:

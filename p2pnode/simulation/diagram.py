@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from p2pnode.codec import Want
 from p2pnode.node import Connected, Received, Started
 from p2pnode.simulation.network import Bytes, Delivery, Payload
-from protocols.effects import Hello, Report
+from protocols.effects import Evidence, Hello, Report
 from protocols.header import Slot
 
 _COLUMN = 7
@@ -44,6 +44,8 @@ def _label(payload: Payload) -> str:
     message = payload.message
     if isinstance(message, Hello):
         return f"hello, since step {message.since}"
+    if isinstance(message, Evidence):
+        return f"evidence against n{message.proof.accused}"
     name = type(message).__name__
     if isinstance(message, Report):
         return f"{name} {_place(message.slot)} of {','.join(f'n{member}' for member in message.delivered)}"

@@ -50,7 +50,7 @@ from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, On
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of, is_finite
-from protocols.effects import Accuse, Broadcast, Expect, Fetch, Hello, Message, Mix, Send, Stream
+from protocols.effects import Accuse, Broadcast, Evidence, Expect, Fetch, Hello, Message, Mix, Send, Stream
 from protocols.faults import Fault
 from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
@@ -105,7 +105,7 @@ class Save:
 
 
 Payload: TypeAlias = Event | Bytes | Want | Ask | Due | Save
-Words: TypeAlias = Message | Hello | Want
+Words: TypeAlias = Message | Hello | Want | Evidence
 Adopted: TypeAlias = Callable[[PeerId, int, Vector], None]
 
 
@@ -176,13 +176,14 @@ class Network:
             )
         )
         self._links = Links(self._stream("links"))
+        self._grapevine = Links(self._stream("evidence"))
         self._work = self._stream("work")
         self._crashes = self._stream("crashes")
         self._trace = blake2b(digest_size=16)
         self._heap: list[Any] = []
         self._posted = 0
         self._arrays: WeakValueDictionary[Digest, Vector] = WeakValueDictionary()
-        self._lanes: dict[tuple[PeerId, PeerId, bool], float] = {}
+        self._lanes: dict[tuple[PeerId, PeerId, type[Any]], float] = {}
         self._link_epochs: dict[tuple[PeerId, PeerId], int] = {}
         self._cut: set[tuple[PeerId, PeerId]] = set()
         self._blocked_items: list[Any] = []
@@ -240,6 +241,8 @@ class Network:
         if self._heap and self.finished != self._honest:
             raise Violation("liveness", f"no end after {self.deliveries} deliveries")
         self.checks.ended(self.finished, self._origin)
+        if not self._heap:
+            self.checks.told()
 
     # What a schedule may do.
 
@@ -251,7 +254,8 @@ class Network:
         """Send what was held back and is not any more."""
         items, self._blocked_items = self._blocked_items, []
         for item in items:  # on links that keep order, ahead of all that was sent later
-            self._push(self.now + (0.0 if self._links.ordered else self._links.delays()[0]), item)
+            links = self._links_of(item[4])
+            self._push(self.now + (0.0 if links.ordered else links.delays()[0]), item)
 
     def sever(self, one: PeerId, other: PeerId) -> None:
         """Lose a link, with all that is under way over it."""
@@ -324,7 +328,7 @@ class Network:
         length = learner.length
         party = Party(member, scenario.committee, NETWORK, FLOAT32, length, disk, self._verify)
         said = {slot: digest for slot, (digest, _) in disk.outbox.items()}
-        options: dict[str, Any] = {"steps": scenario.steps, "retained": RETAINED}
+        options: dict[str, Any] = {"steps": scenario.steps, "retained": RETAINED, "convicted": disk.evidence}
         node = (
             OneBroadcast(party, scenario.recipe, self._origin, **options)
             if self._origin is not None
@@ -391,14 +395,18 @@ class Network:
         else:
             self.messages += 1
             self.bytes += len(words)
-        epoch = self._link_epochs.get((me, to), 0)
-        for delay in self._links.delays():
+        epoch, links = self._link_epochs.get((me, to), 0), self._links_of(payload)
+        for delay in links.delays():
             time = self.now + delay
-            if self._links.ordered:
-                lane = (me, to, isinstance(payload, Bytes))
+            if links.ordered:
+                lane = (me, to, _lane(payload))
                 time = self._lanes[lane] = max(time, self._lanes.get(lane, 0.0))
             for target in self._hears[to, me]:
                 self._push(time, (target, me, target.epoch, epoch, payload, words, self.now))
+
+    def _links_of(self, payload: Payload) -> Links:
+        """Evidence is said besides all else, and moves nothing of it."""
+        return self._grapevine if _lane(payload) is Evidence else self._links
 
     def _next(self) -> None:
         _, _, time, item = heappop(self._heap)
@@ -534,8 +542,8 @@ class Network:
             case _:
                 raise AssertionError(f"nobody performs {effect}")
 
-    def _say(self, process: Process, to: tuple[PeerId, ...], message: Message | Hello) -> None:
-        if process.member in self._honest and not isinstance(message, Hello):
+    def _say(self, process: Process, to: tuple[PeerId, ...], message: Message | Hello | Evidence) -> None:
+        if process.member in self._honest and not isinstance(message, Hello | Evidence):
             self.checks.said(process.member, message)
         words, received = encode(message), Received(process.member, message)
         for peer in to:
@@ -564,6 +572,7 @@ class Network:
         self.checks.accused(process.member, accusation)
         if accusation.evidence is not None:
             self.convicted.add(accusation.peer)
+            process.disk.evidence.setdefault(accusation.peer, accusation.evidence)
 
     def _train(self, process: Process, step: int) -> None:
         if isinstance(process.learner, Training):  # later, so that one batch serves all who were asked meanwhile
@@ -650,6 +659,13 @@ class Network:
         scenario = self.scenario
         slots = scenario.steps * scenario.recipe.slots(scenario.steps)
         return scenario.nodes * slots + quiet(scenario, self.length).messages
+
+
+def _lane(payload: Payload) -> type[Any]:
+    """What keeps its order, where links keep any, among its like."""
+    if isinstance(payload, Bytes):
+        return Bytes
+    return Evidence if isinstance(payload, Received) and isinstance(payload.message, Evidence) else Received
 
 
 class Ideal:

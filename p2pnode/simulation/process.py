@@ -12,7 +12,7 @@ from p2pnode.storage.checkpoint import OUTBOX_STEPS
 from p2pnode.storage.vectors import Vector, Vectors
 from protocols.effects import Deliver, Effect, Message, Report
 from protocols.errors import UsageError
-from protocols.faults import Fault
+from protocols.faults import Equivocation, Fault
 from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 from protocols.protocol import Protocol as AnyProtocol
@@ -58,6 +58,7 @@ class Disk:
         self._pending: dict[str, bytes] = {}
         self.outbox: dict[Slot, tuple[Digest, Vector]] = {}
         self.checkpoint: tuple[int, Any] | None = None
+        self.evidence: dict[PeerId, Equivocation] = {}
 
     def sign(self, claim: Claim) -> Signature | None:
         return self._sign(claim.statement) if self.promise(claim) else None

@@ -11,14 +11,15 @@ import p2pnode.node
 from p2pnode.node import Arrived, Node, Received, Started, Trained, Unusable
 from p2pnode.recipe import Exchange, Recipe
 from protocols.agreement import Agreement
-from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Hello, Mix, Proposal, Ready, Sighting
+from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Evidence, Hello, Mix, Proposal, Ready, Sighting
+from protocols.faults import Equivocation
 from protocols.gather import Gather
 from protocols.header import SignedHeader, Slot
 from protocols.plain import Plain
 from protocols.protocol import Party
 from protocols.reliable import Reliable
 from protocols.signed_echo import SignedEcho
-from tests.ideal import JUNK, certificate, digest, echo, party, ready, report, sign, signed
+from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, report, sign, signed
 
 ME = 1
 MEMBERS = range(4)
@@ -81,7 +82,7 @@ class Subject:
     def hear(self, sender, message):
         if self.node:
             return self.it.handle(Received(sender, message))
-        return self.it.handle(sender, message) if not isinstance(message, Hello) else []
+        return self.it.handle(sender, message) if not isinstance(message, Hello | Evidence) else []
 
     def arrive(self, named):
         return self.it.handle(Arrived(named)) if self.node else self.it.arrived(named)
@@ -132,6 +133,13 @@ def reports(draw):
     return report(*draw(right | right | st.lists(st.sampled_from([*MEMBERS, 1023]), max_size=5)), slot=draw(slots))
 
 
+@st.composite
+def proofs(draw):
+    one, other, slot = draw(headers()), draw(headers()), draw(slots)
+    right = proof(*(signed(draw(members), digest(value), slot) for value in ("a", "b")))
+    return Evidence(draw(st.sampled_from([right, Equivocation(one, other), Equivocation(one, one)])))
+
+
 messages = st.one_of(
     headers().map(Proposal),
     headers().map(Sighting),
@@ -141,6 +149,7 @@ messages = st.one_of(
     readies(),
     reports(),
     st.integers(0, 2**63 - 1).map(Hello),
+    proofs(),
 )
 others = st.sampled_from([peer for peer in MEMBERS if peer != ME])
 moves = st.one_of(
@@ -189,6 +198,8 @@ def test_bounded_whatever_a_flood_says(name, monkeypatch):
                 ready(one),
                 report(*sorted(who), slot=slot),
                 report(*who, slot=slot),
+                Evidence(proof(one, signed(one.header.origin, digest("another", number), slot))),
+                Evidence(proof(one, one)),
             ]
         )
         if not (subject.node and subject.it.congested(sender)):

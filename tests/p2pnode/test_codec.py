@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import msgpack
@@ -23,7 +24,7 @@ from p2pnode.codec import (
 from p2pnode.errors import Malformed, NonCanonical, WireError
 from p2pnode.identity import Identity, KeyRing
 from protocols.committee import MEMBERS_MAX
-from protocols.effects import Certificate, DigestEcho, Echo, Hello, Proposal, Ready, Report, Sighting
+from protocols.effects import Certificate, DigestEcho, Echo, Evidence, Hello, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, LENGTH_MAX, STEP_MAX, Header, SignedHeader, Slot
 
@@ -46,6 +47,7 @@ messages = st.one_of(
     st.builds(DigestEcho, signed),
     st.builds(Ready, slots, members, digests),
     st.builds(Report, slots, st.lists(members, max_size=9).map(tuple)),
+    st.builds(Evidence, st.builds(Equivocation, signed, signed)),
 )
 
 HEADER = Header(b"n" * 32, 3, Slot(300, 1, 2), FLOAT32, 1000, b"d" * 32)
@@ -64,6 +66,7 @@ ONE_OF_EACH = [
     DigestEcho(SIGNED),
     Ready(HEADER.slot, 3, b"d" * 32),
     Report(HEADER.slot, (0, 1, 200)),
+    Evidence(Equivocation(SIGNED, replace(SIGNED, signature=b"t" * 64))),
 ]
 
 
@@ -78,7 +81,7 @@ def decodes_only_to_itself(data):
 
 def test_every_kind_of_message_is_tested():
     assert {type(message) for message in ONE_OF_EACH} == set(get_args(WireMessage))
-    assert [encode(message)[1] for message in ONE_OF_EACH] == list(range(1, 11))
+    assert [encode(message)[1] for message in ONE_OF_EACH] == list(range(1, 12))
 
 
 @fuzz
@@ -122,7 +125,7 @@ wire_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.sampled_from([*range(1, 11), 1.0, -1])
+    | st.sampled_from([*range(1, 12), 1.0, -1])
     | st.floats()
     | st.text("aé", max_size=3)
     | st.binary(max_size=70)
@@ -284,7 +287,8 @@ def test_the_largest_report_fits_and_a_larger_one_does_not_decode():
 
 def test_what_all_say_to_all_takes_a_few_hundred_bytes_in_the_largest_committee():
     slot, last = LARGEST.header.slot, MEMBERS_MAX - 1
-    for message, most in ((DigestEcho(LARGEST), 180), (Ready(slot, last, b"\xff" * 32), 60)):
+    proof = Evidence(Equivocation(LARGEST, LARGEST))
+    for message, most in ((DigestEcho(LARGEST), 180), (Ready(slot, last, b"\xff" * 32), 60), (proof, 360)):
         assert decode(encode(message)) == message
         assert len(encode(message)) <= most
 

@@ -13,7 +13,7 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
-from p2pnode.codec import decode_evidence
+from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
 from p2pnode.identity import Identity
@@ -22,10 +22,10 @@ from p2pnode.node import Adopt
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
-from protocols.effects import Certificate, Echo, Proposal
-from protocols.faults import Fault
-from protocols.header import Slot
-from tests.loopback import LogBook, found_network, until
+from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
+from protocols.faults import Equivocation, Fault
+from protocols.header import FLOAT32, Header, SignedHeader, Slot
+from tests.loopback import Intruder, LogBook, found_network, until
 
 RUN_S = 60.0
 
@@ -534,16 +534,151 @@ def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_pat
         lying.stop()
         await runs[4]
         assert [result.steps for result in results] == [10] * 4
-        assert all({peer for peer, _ in driver._faults} <= {4} for driver in honest)
+        assert all({peer for peer, _ in driver._faults} == {4} for driver in honest)
+        for driver in honest:
+            assert [said["peer"] for said in driver._log.of("banned")] == ["node4"]
+            reasons = [said["reason"] for said in driver._log.of("disconnected") if said["peer"] == "node4"]
+            assert "banned for 60 s" in reasons
 
     uvloop.run(work())
     proofs = [file for home in homes[:4] for file in home.evidence.glob("*")]
-    assert proofs
+    assert len(proofs) == 4, "those whom it told one story only hold one too"
     keys = KeyRing([bytes.fromhex(member.public_key) for member in genesis.members])
     for file in proofs:
         assert file.name == "node4.equivocated.evidence"
         evidence = decode_evidence(file.read_bytes())
         assert (evidence.accused, evidence.holds(genesis.network, keys)) == (4, True)
+
+
+def test_a_proof_outlives_a_restart_and_reaches_who_comes_later_and_a_damaged_one_makes_way(tmp_path):
+    genesis, homes = found_network(tmp_path, 5, 1, steps=2)
+    proofs = {liar: equivocation(genesis, homes, liar) for liar in (3, 4)}
+    homes[0].evidence.mkdir()
+    files = {liar: homes[0].evidence / f"node{liar}.equivocated.evidence" for liar in (2, 3, 4)}
+    files[4].write_bytes(encode_evidence(proofs[4]))
+    files[3].write_bytes(encode_evidence(proofs[3])[:-1])
+    files[2].write_bytes(encode_evidence(proofs[4]))
+
+    async def work():
+        holder, other = make(homes[0]), make(homes[1])
+        assert {said["file"] for said in holder._log.of("evidence discarded")} == {files[2].name, files[3].name}
+        runs = [asyncio.create_task(driver.run()) for driver in (holder, other)]
+        copy = homes[1].evidence / files[4].name
+        await until(copy.exists, "the proof")
+        assert decode_evidence(copy.read_bytes()) == proofs[4]
+        assert other._log.of("fault") == [{"peer": "node4", "fault": "equivocated"}]
+        assert other.status()["banned"] == ["node4"]
+        assert not (homes[1].evidence / files[3].name).exists()
+        holder._accuse(Accuse(3, Fault.EQUIVOCATED, proofs[3]))
+        await until(lambda: files[3].read_bytes() == encode_evidence(proofs[3]), "the new proof")
+        for driver in (holder, other):
+            driver.stop()
+        await asyncio.gather(*runs)
+
+    uvloop.run(work())
+
+
+def equivocation(genesis, homes, liar):
+    """Two headers that a member signed for one slot."""
+    sign = Identity.load(homes[liar].key).sign
+    headers = [Header(genesis.network, liar, Slot(0), FLOAT32, 10, bytes([value]) * 32) for value in (1, 2)]
+    return Equivocation.of(*(SignedHeader(header, sign(header.proposal().statement)) for header in headers))
+
+
+def test_no_more_of_a_peer_is_taken_than_may_wait_for_the_node_until_it_gets_to_it(tmp_path):
+    _, homes = found_network(tmp_path, 3)
+
+    async def work():
+        driver, told = make(homes[0]), []
+        driver._mesh.pause = lambda peer, paused: told.append((peer, paused))
+        for _ in range(driver_module._UNREAD_MAX - 1):
+            driver.received(1, Hello(0))
+            driver.received(2, Hello(0))
+        assert told == []
+        driver.received(1, Hello(0))
+        assert told == [(1, True)], "a slow disk must not fill the memory"
+        conversing = asyncio.create_task(driver._converse())
+        await until(lambda: told[1:] == [(1, False), (2, False)], "its turn")
+        conversing.cancel()
+
+    asyncio.run(work())
+
+
+# Bans.
+
+
+def test_a_member_that_sends_no_messages_is_banned_within_ten_and_remembered_and_stops_nobody(tmp_path):
+    genesis, homes = found_network(tmp_path, 5, 1, steps=30)
+
+    async def work():
+        honest = [make(home) for home in homes[1:]]
+        runs = [asyncio.create_task(driver.run()) for driver in honest]
+        liar = Intruder(homes[0], genesis, victim=1)
+        await until(lambda: honest[0].node.position.step >= 1, "a running network")
+        links = 0
+        while await liar.open():
+            links += 1
+            assert links <= 10
+            await liar.say("control", b"\xff" * 64)
+            await liar.closed("control")
+        assert honest[0]._log.of("banned") == [{"peer": "node0", "seconds": 60.0}]
+        assert honest[0].status()["banned"] == ["node0"]
+        assert not await liar.open("control")
+        assert [result.steps for result in await asyncio.wait_for(asyncio.gather(*runs), RUN_S)] == [30] * 4
+        assert all({peer for peer, _ in driver._faults} <= {0} for driver in honest)
+
+    uvloop.run(work())
+    again = make(homes[1])
+    assert not again.welcome(0)
+    assert all(again.welcome(peer) for peer in (2, 3, 4))
+    data = bytearray(homes[1].conduct.read_bytes())
+    data[-3] ^= 1
+    homes[1].conduct.write_bytes(data)
+    anew = make(homes[1])
+    assert anew.welcome(0)
+    assert anew._log.of("conduct discarded") == [{"reason": "damaged, or of another network"}]
+
+
+def test_peers_that_leave_in_the_middle_of_a_frame_again_and_again_are_held_nothing_against(tmp_path):
+    """As crashing, restarting and badly linked ones do; with every kind of end that a lane can have."""
+    genesis, homes = found_network(tmp_path, 5, 1, steps=10, control_backlog_bytes_max=2**20)
+    frame, head = b"\x00\x00\x01\x00" + b"half of it", bytes(40)
+
+    async def work():
+        driver = make(homes[1])
+        running = asyncio.create_task(driver.run())
+        peer = Intruder(homes[0], genesis, victim=1)
+        await until(lambda: driver._log.of("node starts"), "the node")
+        for turn in range(20):
+            opened = await peer.open(*[("control",), ("bulk",), ()][turn % 3])
+            while not opened:  # while it is not listening yet
+                opened = await peer.open()
+            for lane in peer.lanes:
+                await peer.say(lane, frame[: turn % 14] if lane == "control" else head[: 2 * turn])
+            peer.leave()
+        assert driver._conduct.score(0, 0.0) == 0.0
+        assert len(driver._conduct) == 0
+        assert driver.welcome(0)
+        driver.stop()
+        await running
+
+    uvloop.run(work())
+    assert not homes[1].conduct.exists()
+
+
+def test_who_waits_for_its_peers_at_the_end_does_not_wait_for_the_banned(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=3)
+
+    async def work():
+        honest = [make(home) for home in homes[1:]]
+        runs = [asyncio.create_task(driver.run()) for driver in honest]
+        await until(lambda: all(driver._result is not None for driver in honest), "all results", RUN_S)
+        assert not any(run.done() for run in runs), "node0 may yet come"
+        for driver in honest:
+            driver._accuse(Accuse(0, Fault.EQUIVOCATED))
+        assert [result.steps for result in await asyncio.wait_for(asyncio.gather(*runs), 5)] == [3] * 4
+
+    uvloop.run(work())
 
 
 def test_status_tells_whom_a_node_waits_for(tmp_path):

@@ -23,10 +23,10 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.recipe import Exchange, Recipe
-from protocols.effects import Accuse, Broadcast, Expect, Hello, Mix, Proposal, Send, Stream
+from protocols.effects import Accuse, Broadcast, Evidence, Expect, Hello, Mix, Proposal, Send, Stream
 from protocols.faults import Fault
 from protocols.header import Slot
-from tests.ideal import certificate, digest, echo, party, ready, report, signed
+from tests.ideal import certificate, digest, echo, party, proof, ready, report, signed
 
 
 def recipe(*rounds, gradients=0, kind="signed-echo"):
@@ -87,6 +87,59 @@ def tell_reliably(listener, step, witnesses=(1, 2)):
 def mix_of(effects):
     [mix] = [effect for effect in effects if isinstance(effect, Mix)]
     return mix
+
+
+# Long messages.
+
+
+@pytest.mark.parametrize("slot", [Slot(0), Slot(7)], ids=["now", "later"])
+def test_what_names_more_members_than_there_are_is_its_senders_fault_and_does_not_wait(slot):
+    listener = node(kind="reliable")
+    one = signed(3, digest("a"), slot)
+    for word in (certificate(one, [0, 1, 2, 3, 0]), report(0, 1, 2, 3, 1023, slot=slot)):
+        assert listener.handle(Received(3, word)) in ([Accuse(3, Fault.MALFORMED)], [])
+    assert listener.footprint[1] == 0
+    listener.handle(Received(3, certificate(one, [0, 1, 2, 3])))
+    assert listener.footprint[1] == (slot != Slot(0))
+
+
+def test_a_long_message_that_waits_counts_as_several(monkeypatch):
+    monkeypatch.setattr(p2pnode.node, "_PARTS_OF_ONE", 2)
+    listener = node()
+    for step in (3, 4, 5):
+        listener.handle(Received(3, certificate(signed(3, digest(step), Slot(step)), [0, 1, 2])))
+    assert listener.footprint[1] == 3 * 2
+    monkeypatch.setattr(p2pnode.node, "DEFERRED_MAX", 6)
+    assert listener.congested(3)
+
+
+# Evidence.
+
+
+def test_who_finds_a_proof_accuses_and_tells_all_of_it_and_whoever_connects_later():
+    finder = node()
+    one, other = signed(3, digest("one")), signed(3, digest("other"))
+    found = proof(one, other)
+    finder.handle(Received(3, Proposal(one)))
+    told = [Accuse(3, Fault.EQUIVOCATED, found), Broadcast(Evidence(found))]
+    assert finder.handle(Received(3, Proposal(other))) == told
+    assert finder.handle(Connected(1))[:2] == [Send(1, Hello(0)), Send(1, Evidence(found))]
+    again = [signed(3, digest(value), Slot(0, 0, 0)) for value in ("one", "third")]
+    assert finder.handle(Received(1, Evidence(proof(*again)))) == []
+    elsewhere = [signed(3, digest(value), Slot(1)) for value in ("one", "other")]
+    finder.handle(Received(3, Proposal(elsewhere[0])))
+    assert finder.handle(Received(3, Proposal(elsewhere[1]))) == [Accuse(3, Fault.EQUIVOCATED, proof(*elsewhere))]
+
+
+def test_who_is_shown_a_proof_passes_it_on_though_the_slot_is_long_over_or_there_is_none():
+    found = proof(*(signed(3, digest(value), Slot(10**9)) for value in ("one", "other")))
+    shown = node()
+    assert shown.handle(Received(1, Evidence(found))) == [
+        Accuse(3, Fault.EQUIVOCATED, found),
+        Broadcast(Evidence(found)),
+    ]
+    assert node(convicted={3: found}).handle(Received(1, Evidence(found))) == []
+    assert node(convicted={3: found}).handle(Connected(2)) == [Send(2, Hello(0)), Send(2, Evidence(found))]
 
 
 # A step.

@@ -24,7 +24,9 @@ from protocols import effects
 from protocols.agreement import Agreement
 from protocols.broadcast import Broadcast
 from protocols.committee import Committee
+from protocols.conviction import Convictions
 from protocols.effects import Deliver, DigestEcho, Hello, Proposal, Ready, Report
+from protocols.faults import Equivocation
 from protocols.gather import Gather
 from protocols.header import Header, Slot
 from protocols.plain import Plain
@@ -258,6 +260,18 @@ def accuses_whoever_shows_a_second_header(patch):
     patch.setattr(Broadcast, "_accuse", blame)
 
 
+def keeps_a_proof_to_itself(patch):
+    patch.setattr(Convictions, "found", lambda self, proof: self.held.setdefault(proof.accused, proof) and [])
+
+
+def never_shows_a_proof_again(patch):
+    patch.setattr(Convictions, "resume", lambda self, peer: [])
+
+
+def trusts_proofs(patch):
+    patch.setattr(Equivocation, "holds", lambda self, network, verify: True)
+
+
 def trusts_headers(patch):
     patch.setattr(Broadcast, "_verifies", lambda self, one: True)
 
@@ -476,6 +490,11 @@ MUTANTS = {
     "blames the messenger": Mutant(
         accuses_whoever_shows_a_second_header, simulated("signed-echo", 4, "equivocate"), "innocence", 10
     ),
+    "evidence not relayed": Mutant(keeps_a_proof_to_itself, convicts, "evidence", 5),
+    "never shows a proof again": Mutant(
+        never_shows_a_proof_again, simulated("trimmed", 5, "equivocate", "isolate-one", steps=3), "evidence", 20
+    ),
+    "trusts proofs": Mutant(trusts_proofs, simulated("trimmed", 5, "forge"), "innocence", 5),
     "trusts headers": Mutant(trusts_headers, simulated("trimmed", 5, "forge"), "innocence", 5),
     "forgets what it is told before its start": Mutant(
         forgets_what_it_is_told_before_its_start, simulated("trimmed", 5, "silent", TORN, steps=2), "liveness", 100

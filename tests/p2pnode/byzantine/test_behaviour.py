@@ -25,6 +25,7 @@ from protocols.effects import (
     Certificate,
     DigestEcho,
     Echo,
+    Evidence,
     Expect,
     Hello,
     Mix,
@@ -573,7 +574,7 @@ def test_who_forges_proposes_as_the_honest_do_and_makes_up_more(kind):
         assert all(isinstance(effect, Send | Stream) and effect.to in PEERS for effect in made_up)
         assert all(stage.vectors.get(e.header.digest) is not None for e in made_up if isinstance(e, Stream))
         kinds |= {type(effect.message) for effect in made_up if isinstance(effect, Send)}
-    assert kinds == {Proposal, Echo, Certificate, Sighting, DigestEcho, Ready, Report}
+    assert kinds == {Proposal, Echo, Certificate, Sighting, DigestEcho, Ready, Report, Evidence}
 
 
 def test_who_forges_and_lies_does_both():

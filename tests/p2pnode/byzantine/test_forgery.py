@@ -5,11 +5,25 @@ from typing import get_args
 
 import pytest
 
-from p2pnode.byzantine.forgery import echo_of, forgeries
+from p2pnode.byzantine.forgery import echo_of, forgeries, slander
 from p2pnode.codec import decode, encode
 from p2pnode.node import Adopt, Arrived, Node, Received, Started, Trained
 from p2pnode.recipe import BROADCASTS, Exchange, Recipe
-from protocols.effects import Accuse, Certificate, DigestEcho, Echo, Expect, Fetch, Message, Mix, Proposal, Report, Send
+from protocols.effects import (
+    Accuse,
+    Certificate,
+    DigestEcho,
+    Echo,
+    Evidence,
+    Expect,
+    Fetch,
+    Message,
+    Mix,
+    Proposal,
+    Report,
+    Send,
+)
+from protocols.faults import Fault
 from protocols.header import Slot
 from tests import ideal
 
@@ -184,6 +198,20 @@ def test_a_liar_alone_has_no_victim_but_itself():
 def test_the_same_seed_forges_the_same():
     assert words("reliable", 1) == words("reliable", 1)
     assert words("reliable", 1) != words("reliable", 2)
+
+
+@pytest.mark.parametrize(("n", "me", "kinds"), [(4, LIAR, 4), (1, 0, 3)])
+def test_a_slander_convicts_nobody_and_is_the_liars_fault(n, me, kinds):
+    party = ideal.party(me, n, 0)
+    mine = party.header(party.me, ideal.FIRST, LIE)
+    made_up = [slander(party, mine, lambda statement: ideal.sign(me, statement), which) for which in range(256)]
+    assert len(set(made_up)) >= kinds
+    assert {word.proof.accused for word in made_up} == set(range(n))
+    for word in made_up:
+        assert decode(encode(word)) == word
+        listener = Node(ideal.party(0), recipe("plain"), STEPS)
+        assert listener.handle(Received(LIAR, word)) == [Accuse(LIAR, Fault.MALFORMED)]
+    assert all(isinstance(word, Evidence) for word in made_up)
 
 
 def test_an_echo_vouches_for_the_header_it_is_made_of():

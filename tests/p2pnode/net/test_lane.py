@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed
+from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.lane import BulkLane, ControlLane
 from p2pnode.storage.vectors import Verdict, digest_of
 from protocols.header import Slot
 
 MIB = 2**20
 BACKLOG = MIB
+PLENTY = Allowance(1e9, 1e12, 1e9)
 
 
 class FakeTransport(asyncio.Transport):
@@ -86,16 +88,16 @@ class Taker:
         self.reasons.append(reason)
 
 
-def control(error=None):
+def control(error=None, budget=None):
     taker, transport = Taker(error=error), FakeTransport()
-    lane = ControlLane(taker, BACKLOG)
+    lane = ControlLane(taker, budget or Budget(PLENTY), BACKLOG)
     lane.connection_made(transport)
     return lane, taker, transport
 
 
-def bulk(verdict=Verdict.TAKE):
+def bulk(verdict=Verdict.TAKE, budget=None):
     taker, transport = Taker(verdict), FakeTransport()
-    lane = BulkLane(taker, BACKLOG)
+    lane = BulkLane(taker, budget or Budget(PLENTY), BACKLOG)
     lane.connection_made(transport)
     return lane, taker, transport
 
@@ -227,6 +229,113 @@ def test_reading_stops_and_goes_on_and_may_be_told_so_twice():
     lane.close()
     lane.pause(False)
     assert not transport.reading, "a lane that closes is left alone"
+
+
+# Budgets.
+
+
+def frugal(messages=1e9, nbytes=1e12, vectors=1e9):
+    """An allowance of which one thing is short: a second's worth, and in the next second as much again."""
+    return Budget(Allowance(messages, nbytes, vectors))
+
+
+async def eventually(true):
+    deadline = asyncio.get_running_loop().time() + 30
+    while not true():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("budget", "most"), [(frugal(messages=4), 5), (frugal(nbytes=32), 5)])
+def test_who_says_more_than_its_budget_is_read_no_further_and_loses_nothing(budget, most):
+    async def work():
+        lane, taker, transport = control(budget=budget)
+        messages = [b"%04d" % number for number in range(7)]
+        lane.data_received(framed(*messages))
+        assert taker.messages == messages[:most], "the one that makes the debt is the last"
+        assert not transport.reading
+        lane.pause(True)
+        lane.pause(False)
+        assert not transport.reading, "who owes is not read because others are done with it"
+        await eventually(lambda: len(taker.messages) == 7)
+        assert taker.messages == messages
+        await eventually(lambda: transport.reading)
+        assert not transport.aborted
+        assert taker.reasons == []
+
+    asyncio.run(work())
+
+
+def test_what_is_not_taken_yet_is_charged_when_it_is_taken_and_not_held_twice():
+    lane, taker, transport = control()
+    lane.pause(True)
+    lane.data_received(framed(b"one", b"two", b"three")[:-2])
+    assert taker.messages == []
+    lane.pause(False)
+    assert taker.messages == [b"one", b"two"]
+    assert transport.reading
+    lane.data_received(b"ee")
+    assert taker.messages == [b"one", b"two", b"three"]
+
+
+def test_who_is_paused_by_a_message_is_heard_no_further_than_that_message():
+    lane, taker, transport = control()
+    take = taker.message
+    taker.message = lambda data: (take(data), lane.pause(data == b"stop"))
+    lane.data_received(framed(b"one", b"stop", b"two", b"stop", b"three"))
+    assert taker.messages == [b"one", b"stop"]
+    lane.pause(False)
+    assert taker.messages == [b"one", b"stop", b"two", b"stop"]
+    assert not transport.reading
+    lane.pause(False)
+    assert len(taker.messages) == 5
+    assert transport.reading
+
+
+def test_garbage_that_waited_closes_when_its_turn_comes():
+    lane, taker, transport = control(Malformed("no"))
+    lane.pause(True)
+    lane.data_received(framed(b"good", b"bad", b"after"))
+    assert not transport.aborted
+    lane.pause(False)
+    assert transport.aborted
+    assert taker.messages == [b"good"]
+
+
+def test_vectors_that_nobody_needs_are_charged_before_they_are_read():
+    async def work():
+        lane, taker, transport = bulk(Verdict.DISCARD, frugal(vectors=2))
+        each = vector(1)
+        rest = feed(lane, transport, on_wire(*[(Slot(number), each) for number in range(4)]))
+        assert len(taker.judged) == 3
+        assert len(rest) > each.nbytes, "the third is not read, nor what is behind it"
+        assert not transport.reading
+        lane.retry()
+        assert not transport.reading
+        taker.verdict = Verdict.TAKE
+        while rest:
+            await eventually(lambda: transport.reading)
+            rest = feed(lane, transport, rest)
+        assert len(taker.vectors) == 1
+        assert not transport.aborted
+
+    asyncio.run(work())
+
+
+def test_a_debt_is_over_with_the_lane_and_not_with_the_peer():
+    async def work():
+        budget = frugal(messages=1e-9)
+        lane, taker, _ = control(budget=budget)
+        lane.data_received(framed(b"one", b"two"))
+        lane.connection_lost(None)
+        assert taker.messages == [b"one"]
+        again, heard, _ = control(budget=budget)
+        again.data_received(framed(b"one", b"two"))
+        assert heard.messages == [b"one"]
+        again.connection_lost(None)
+        assert [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()] == []
+
+    asyncio.run(work())
 
 
 # Vectors.
@@ -376,7 +485,7 @@ def test_pieces_stop_when_the_pipe_is_full_and_go_on_when_it_has_room():
             super().write(data)
             narrow.pause_writing()
 
-    narrow, pipe = BulkLane(taker, BACKLOG), Narrow()
+    narrow, pipe = BulkLane(taker, Budget(PLENTY), BACKLOG), Narrow()
     narrow.connection_made(pipe)
     assert pipe.high is not None
     assert pipe.high <= MIB

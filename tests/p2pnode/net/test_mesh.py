@@ -13,15 +13,15 @@ import uvloop
 
 from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
-from p2pnode.errors import LinkError, WireError
+from p2pnode.errors import LinkError, Malformed, WireError
 from p2pnode.identity import Identity
-from p2pnode.net.mesh import Mesh
+from p2pnode.net.mesh import Link, Mesh
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
 from p2pnode.storage.vectors import Verdict, digest_of
-from protocols.effects import Hello
-from protocols.header import PeerId, Slot
-from tests.loopback import PATIENCE_S, LogBook, found_network, until
+from protocols.effects import Certificate, Hello
+from protocols.header import Header, PeerId, SignedHeader, Slot
+from tests.loopback import PATIENCE_S, Intruder, LogBook, found_network, until
 
 LENGTH = 200_000
 
@@ -39,6 +39,7 @@ class Member:
         self.mesh = Mesh(self.me, home, genesis, self.config, self, self.log)
         self.greet = greet
         self.heard, self.vectors, self.ups, self.downs, self.early = [], [], [], [], []
+        self.banned, self.asked = set(), 0
 
     def received(self, peer, message):
         self.heard.append((peer, message))
@@ -50,6 +51,10 @@ class Member:
 
     def vector(self, peer, digest, vector):
         self.vectors.append((peer, digest, vector.tobytes()))
+
+    def welcome(self, peer):
+        self.asked += 1
+        return peer not in self.banned
 
     def connected(self, peer):
         self.ups.append(peer)
@@ -266,6 +271,13 @@ async def plain_http(address, folder):
     return await answer(reader, writer)
 
 
+async def replay(address, folder):
+    """Every byte that a member sent to this node when it opened a lane before, and spoke."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write((folder / "recorded").read_bytes())
+    return await answer(reader, writer)
+
+
 async def silence(address, folder):
     reader, writer = await asyncio.open_connection(*address)
     return await answer(reader, writer)
@@ -453,6 +465,198 @@ def test_running_out_of_files_for_a_while_does_not_end_the_listening(tmp_path, r
                 await linked(a, b)
 
     run(work())
+
+
+@on_both_loops
+def test_a_recorded_handshake_played_again_opens_nothing(tmp_path, run):
+    """The answer to a handshake depends on what both sides drew for it, and no session is ever resumed."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, handshake_s=0.5)
+        a, b = (Member(genesis, home) for home in homes)
+        recorded = bytearray()
+
+        async def listen_in(reader, writer):
+            inner, outer = await asyncio.open_connection(*b.address)
+
+            async def pump(source, sink, kept):
+                with suppress(OSError):
+                    while data := await source.read(65536):
+                        kept += data
+                        sink.write(data)
+
+            await asyncio.gather(pump(reader, outer, recorded), pump(inner, writer, bytearray()))
+
+        async with running(b):
+            tap = await asyncio.start_server(listen_in, "127.0.0.1", 0)
+            context = client_context(a.home, genesis)
+            reader, writer = await asyncio.open_connection(*tap.sockets[0].getsockname(), ssl=context)
+            writer.write(
+                b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                b"Upgrade: p2pnode-link\r\n\r\n"
+            )
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+            (tmp_path / "recorded").write_bytes(recorded)
+            assert len(recorded) > 500
+            admitted, b.asked = b.asked, 0
+            assert admitted == 1
+            for _ in range(3):
+                assert b"HTTP" not in await replay(b.address, tmp_path)
+            assert b.asked == 0, "nobody got as far as to the door"
+            assert len(b.log.of("stranger refused")) == 1
+            tap.close()
+            async with running(a):
+                await linked(a, b)
+
+    run(work())
+
+
+# Who does not read.
+
+
+@on_both_loops
+def test_who_does_not_read_is_given_up_at_the_bound_and_others_are_served_meanwhile(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 3, control_backlog_bytes_max=2**20)
+        a, b, c = (Member(genesis, home) for home in homes)
+        async with running(b, c):
+            deaf = Intruder(a.home, genesis, victim=1)
+            assert await deaf.open()
+            for _, writer in deaf.lanes.values():
+                writer.transport.pause_reading()
+            await until(lambda: b.mesh.connected == (a.me, c.me), "both links")
+            signed = SignedHeader(Header(bytes(32), b.me, Slot(0), 1, 1, bytes(32)), bytes(64))
+            words = Certificate(signed, tuple((member, bytes(64)) for member in range(1000)))
+            unsent = b.mesh._links[a.me].control.transport.get_write_buffer_size
+            said = 0
+            while a.me in b.mesh.connected:
+                assert unsent() <= 2**20
+                b.mesh.broadcast(words)
+                said += 1
+                await until(lambda said=said: len(c.heard) == said, "the words, where they are read")
+                assert said < 1000
+            peer, reason = b.downs[-1]
+            assert (peer, type(reason)) == (a.me, LinkError)
+            b.mesh.broadcast(Hello(1))
+            await until(lambda: c.heard[-1] == (b.me, Hello(1)), "one more word")
+            deaf.leave()
+
+    run(work())
+
+
+# Who is not welcome.
+
+
+@on_both_loops
+def test_who_is_not_welcome_is_shown_the_door_before_a_byte_of_its_request_is_read(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        async with running(b):
+            for banned, wanted in ((set(), b"400"), ({a.me}, b"")):
+                b.banned = banned
+                context = client_context(a.home, genesis)
+                said = b""
+                with suppress(ssl.SSLError, ConnectionError):
+                    reader, writer = await asyncio.open_connection(*b.address, ssl=context)
+                    writer.write(b"no request at all\r\n\r\n")
+                    said = await answer(reader, writer)
+                assert wanted in said
+                assert bool(said) != bool(banned), "a parser would have answered"
+            assert len(b.log.of("refused")) == 1
+
+    run(work())
+
+
+@on_both_loops
+def test_who_is_expelled_loses_all_it_opened_and_gets_no_link_until_it_is_welcome_again(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(a, b)
+            idle = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
+            ended = asyncio.create_task(answer(*idle))
+            await until(lambda: len(b.mesh._opened[a.me]) == 3, "the end of its handshake at the other side")
+            for judge, outcast in ((b, a), (a, b)):  # who is dialled, and who dials
+                ups, asked = len(judge.ups), judge.asked
+                judge.banned.add(outcast.me)
+                judge.mesh.expel(outcast.me, LinkError("enough"))
+                await until(lambda o=outcast, n=ups: len(o.downs) == n, "the end of the link")
+                await asyncio.wait_for(asyncio.shield(ended), PATIENCE_S)
+                seen = outcast.asked
+                await until(lambda j=judge, n=asked: j.asked >= n + 3, "tries to open it again")
+                assert len(judge.ups) == ups
+                assert outcast.asked == seen or judge is b, "who is banned is not dialled"
+                judge.banned.clear()
+                await until(lambda j=judge, n=ups: len(j.ups) == n + 1, "the link again")
+                await linked(a, b)
+
+    run(work())
+
+
+@on_both_loops
+def test_a_connection_that_brings_more_than_a_request_and_is_no_lane_is_closed(tmp_path, run):
+    """The server answers one request after another, and would keep all that wait."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        async with running(b):
+            reader, writer = await asyncio.open_connection(*b.address, ssl=client_context(a.home, genesis))
+            writer.write(request)
+            assert b" 404 " in await reader.readline()
+            writer.write(request * (8192 // len(request)))
+            said = await answer(reader, writer)
+            assert said.count(b" 404 ") < 8192 // len(request)
+            async with running(a):
+                await linked(a, b)
+
+    run(work())
+
+
+@on_both_loops
+def test_who_is_banned_while_we_dial_it_gets_no_link(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        a, b = (Member(genesis, home) for home in homes)
+        attach = a.mesh._attach
+
+        def banning(link, name, transport):
+            if name == "control" and not a.log.of("no link yet"):
+                a.banned.add(b.me)
+            return attach(link, name, transport)
+
+        a.mesh._attach = banning
+        async with running(a, b):
+            await until(lambda: a.log.of("no link yet"), "the end of the try")
+            assert "banned meanwhile" in a.log.of("no link yet")[-1]["reason"]
+            assert a.ups == []
+            a.banned.clear()
+            await linked(a, b)
+
+    run(work())
+
+
+def test_a_lane_that_is_broken_is_the_reason_though_the_other_one_ends_first():
+    class Stub:
+        def __init__(self, failure=None):
+            self.failure = failure
+
+        def close(self):
+            pass
+
+    class Delegate:
+        def disconnected(self, peer, reason):
+            told.append((peer, reason))
+
+    told, broken = [], Malformed("no vector")
+    link = Link(PeerId(1), Delegate(), {"control": Stub(), "bulk": Stub(broken)})
+    link.lost(None)
+    link.lost(broken)
+    assert told == [(1, broken)]
 
 
 # The end.

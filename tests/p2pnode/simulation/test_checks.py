@@ -129,6 +129,18 @@ def test_evidence_must_convince_a_third_party():
             watching.accused(PeerId(0), Accuse(LIAR, Fault.EQUIVOCATED, nothing))
 
 
+def test_who_is_convicted_anywhere_is_convicted_everywhere_once_nothing_is_under_way():
+    watching, accusation = checks(), Accuse(LIAR, Fault.EQUIVOCATED, proof(signed(3, A), signed(3, B)))
+    watching.told()
+    for member in (0, 1):
+        watching.accused(PeerId(member), accusation)
+    watching.accused(PeerId(2), Accuse(LIAR, Fault.EQUIVOCATED))
+    with breaks("evidence"):
+        watching.told()
+    watching.accused(PeerId(2), accusation)
+    watching.told()
+
+
 # What is mixed.
 
 

@@ -1,0 +1,91 @@
+"""What one peer may say a second before it is read more slowly. Pure: the time is passed in.
+
+A peer is charged for each message before it is decoded, in messages and in bytes, and for each vector whose bytes are
+thrown away. Whoever owes something is not read until time has paid for it. Nobody is closed for being fast, nor is it
+held against anyone: how much a correct peer says after an outage depends on what its links did, so no amount is wrong.
+What a flood costs is bounded by this in time, and by one read of the socket in memory.
+
+The allowance follows from the recipe. Of one slot a correct peer says to another at most its proposal, certificate and
+two reports; an echo, and a ready or a sighting, for each of n origins; and a request for the bytes of each. When a link
+comes up it tells all that it retains at once: that is a retelling. One of these a second, and one saved up, is what a
+peer may say: 66 steps a second for hours, and of a recipe that says less than all of that, several times as many.
+"""
+
+from dataclasses import dataclass
+
+from p2pnode.node import RETAINED_STEPS_MAX
+from p2pnode.recipe import Recipe
+from protocols.committee import Committee
+
+_WORD_BYTES = 192
+"""No message but a certificate, a report and a proof takes more with its length (`tests/p2pnode/test_codec.py`)."""
+
+_PROOF_BYTES = 364
+_ECHO_BYTES = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a peer may say a second, and save up.
+
+    Args:
+        messages: on the control lane.
+        nbytes: on the control lane, with the lengths.
+        vectors: on the bulk lane, of those that nobody needs.
+    """
+
+    messages: float
+    nbytes: float
+    vectors: float
+
+
+def allowance(recipe: Recipe, committee: Committee, steps: int) -> Allowance:
+    """What this recipe needs, several times over.
+
+    Args:
+        recipe: what a step exchanges.
+        committee: among how many.
+        steps: how many the network takes; the last ones may have the most slots.
+    """
+    n = committee.n
+    slots = (RETAINED_STEPS_MAX + 2) * recipe.slots(steps)
+    words = slots * (4 + 3 * n)
+    nbytes = words * _WORD_BYTES + slots * (_ECHO_BYTES + 6) * n
+    return Allowance(float(words + n), float(nbytes + n * _PROOF_BYTES), float(slots))
+
+
+class Bucket:
+    """Fills by `rate` a second up to a second's worth, and may be owed to.
+
+    Args:
+        rate: how much a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._level = rate
+        self._at: float | None = None
+
+    def charge(self, amount: float, now: float) -> float:
+        """Take this much; how many seconds it takes until nothing is owed."""
+        gone = max(0.0, now - self._at) if self._at is not None else 0.0
+        self._at = now
+        self._level = min(self._rate, self._level + gone * self._rate) - amount
+        return max(0.0, -self._level / self._rate)
+
+
+class Budget:
+    """One peer's, over all its links: who opens a new one takes its debts along."""
+
+    def __init__(self, allowed: Allowance) -> None:
+        self._messages = Bucket(allowed.messages)
+        self._nbytes = Bucket(allowed.nbytes)
+        self._vectors = Bucket(allowed.vectors)
+
+    def message(self, nbytes: int, now: float) -> float:
+        """A message of so many bytes came; for how many seconds nothing more is to be read."""
+        return max(self._messages.charge(1.0, now), self._nbytes.charge(nbytes, now))
+
+    def waste(self, now: float) -> float:
+        """A vector is thrown away; for how many seconds nothing more is to be read."""
+        return self._vectors.charge(1.0, now)

@@ -1,0 +1,99 @@
+"""What a peer may say: more than any correct one does, and no more than time pays for."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pnode.codec import encode
+from p2pnode.net.budget import Allowance, Bucket, Budget, allowance
+from p2pnode.node import RETAINED_STEPS_MAX
+from p2pnode.recipe import RECIPES, choose
+from p2pnode.simulation.network import Network
+from p2pnode.simulation.sweep import Sweep
+from protocols.committee import MEMBERS_MAX, Committee
+from protocols.effects import Certificate, DigestEcho, Evidence, Proposal, Report
+from protocols.faults import Equivocation
+from protocols.header import LENGTH_MAX, STEP_MAX, Header, SignedHeader, Slot
+from tests.ideal import certificate, digest, echo, signed
+
+charges = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 30)), max_size=80)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rate=st.floats(0.5, 100), said=charges)
+def test_who_waits_as_told_says_no_more_than_the_rate_and_a_second_saved_up(rate, said):
+    bucket, now, total, last = Bucket(rate), 0.0, 0.0, 0.0
+    for apart, amount in said:
+        now += apart
+        wait = bucket.charge(amount, now)
+        total += amount
+        last = max(last, amount)
+        assert total <= rate * (now + 1) + last + 1e-6 * (1 + total)
+        now += wait
+
+
+def test_who_stays_below_never_waits_and_a_second_is_saved_up_but_not_two():
+    bucket = Bucket(10.0)
+    assert [bucket.charge(1.0, number / 10) for number in range(1000)] == [0.0] * 1000
+    assert bucket.charge(10.0, 1000.0) == 0.0
+    assert bucket.charge(5.0, 1000.0) == 0.5
+    assert bucket.charge(5.0, 999.0) == 1.0, "a clock that goes back pays nothing"
+
+
+def test_messages_bytes_and_vectors_are_owed_for_apart():
+    budget = Budget(Allowance(2.0, 100.0, 1.0))
+    assert budget.message(50, 0.0) == 0.0
+    assert budget.message(150, 0.0) == 1.0
+    assert budget.waste(0.0) == 0.0
+    assert budget.waste(0.0) == 1.0
+    assert budget.message(0, 10.0) == 0.0
+
+
+LARGEST = SignedHeader(
+    Header(b"\xff" * 32, MEMBERS_MAX - 1, Slot(STEP_MAX, 255, 65535), 255, LENGTH_MAX, b"\xff" * 32), b"\xff" * 64
+)
+
+
+def test_no_message_takes_more_bytes_than_it_is_reckoned_with():
+    for n in (4, 1024):
+        everyone = tuple((member, b"\xff" * 64) for member in range(n))
+        assert 4 + len(encode(DigestEcho(LARGEST))) <= 192
+        assert 4 + len(encode(Evidence(Equivocation(LARGEST, LARGEST)))) <= 364
+        assert 4 + len(encode(Certificate(LARGEST, everyone))) <= 192 + 70 * n
+        assert 4 + len(encode(Report(LARGEST.header.slot, tuple(range(n))))) <= 192 + 3 * n
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "dsgd"])
+@pytest.mark.parametrize("n", [20, 100])
+def test_the_whole_memory_of_a_peer_is_heard_at_once_after_an_outage(recipe, n):
+    """All that a correct peer can say of as many steps as any retains, and the evidence against all."""
+    committee = Committee(n, 2)
+    plan, steps = choose(recipe, committee), 1000
+    budget = Budget(allowance(plan, committee, steps))
+    one = signed(0, digest("a"))
+    whole = len(encode(certificate(one, range(committee.echo_quorum))))
+    words = [len(encode(word)) for word in (Proposal(one), echo(1, one), DigestEcho(one))]
+    for _ in range(RETAINED_STEPS_MAX * plan.slots(steps)):
+        slot = [words[0], whole, *[max(words)] * (2 * n), *[3 * n] * 2]
+        assert max(budget.message(4 + nbytes, 0.0) for nbytes in slot) == 0.0
+        assert budget.waste(0.0) == 0.0
+    assert max(budget.message(364, 0.0) for _ in range(n)) == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["trimmed", "jungle-rb", "monna"])
+def test_no_correct_peer_of_a_simulated_network_says_more_of_a_step_than_is_reckoned(recipe):
+    """However links are lost and come up again; twice that much, if its link is replaced while it speaks."""
+    n, steps, heard = 7, 3, {}
+
+    def watch(delivery):
+        if delivery.source != delivery.to:
+            pair = (delivery.source, delivery.to)
+            heard[pair] = heard.get(pair, 0) + 1
+
+    for schedule in ("random", "isolate-one", "crash"):
+        scenario = Sweep(n, 0, 1, recipe, ((),), (schedule,), steps).scenario(0)
+        heard.clear()
+        Network(scenario, 0, watch).run()
+        allowed = allowance(scenario.recipe, scenario.committee, steps)
+        a_step = allowed.messages / (RETAINED_STEPS_MAX + 2)
+        assert max(heard.values()) <= 2 * steps * a_step
