@@ -310,6 +310,26 @@ def test_who_is_stopped_and_comes_back_finishes_with_the_others_and_is_accused_b
     uvloop.run(work())
 
 
+def test_who_comes_back_soon_says_again_what_peers_heard_and_let_go_of_and_holds_up_nothing(tmp_path):
+    """Nobody goes on without it, so its vector of today must not wait behind that of yesterday."""
+    _, homes = found_network(tmp_path, 3, steps=12)
+
+    async def work():
+        others = [make(home) for home in homes[:2]]
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        for step in (3, 6, 9):
+            driver = make(homes[2])
+            run = asyncio.create_task(driver.run())
+            await until(lambda step=step: all(other.node.position.step >= step for other in others), "a few steps")
+            driver.stop()
+            assert await run is None
+        results = await run_all(make(homes[2]))
+        assert results[0].mixed.keys() == {"node0", "node1", "node2"}
+        assert [(await run).steps for run in runs] == [12, 12]
+
+    uvloop.run(work())
+
+
 def test_who_comes_late_while_others_speak_hears_their_vectors_in_order(tmp_path, monkeypatch):
     """A vector of today before those of yesterday would wait on the wire, and they behind it, for ever."""
 
