@@ -244,7 +244,7 @@ class Node(RuleBasedStateMachine):
         self.unsent = {}
         self.signed = defaultdict(set)
         self.signer = DurableSigner(IDENTITY, self.path)
-        self.durable = 0
+        self.durable = self.path.stat().st_size
 
     @rule(step=st.integers(0, 6), place=st.sampled_from("ab"), said=st.sampled_from([b"x", b"y", b"z"]))
     def sign(self, step, place, said):
