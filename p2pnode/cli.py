@@ -25,6 +25,7 @@ from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
 from p2pnode.recipe import BROADCASTS, RECIPES
 from p2pnode.simulation.schedule import SCHEDULES
+from p2pnode.storage.signer import DurableSigner
 
 if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
@@ -379,6 +380,7 @@ def keygen(
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         identity = Identity.generate()
         identity.save(paths.key)
+        DurableSigner.begin(identity, paths.journal)
         paths.certificate.write_text(identity.certificate(name))
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -23,7 +24,7 @@ import torch
 from p2pnode.admin import AdminServer
 from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, LinkError, WireError
+from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
 from p2pnode.identity import Identity, KeyRing
@@ -56,7 +57,7 @@ from p2pnode.node import (
 )
 from p2pnode.observe.log import Log
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
-from p2pnode.storage.journal import replace_file, write_all
+from p2pnode.storage.journal import make_folder, replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
@@ -130,7 +131,8 @@ class Driver:
 
     Raises:
         ConfigError: if anything in the home is wrong or missing.
-        JournalCorrupt: if the record of what was signed is damaged.
+        JournalError: if the record of what was signed is damaged or missing.
+        DiskError: if the disk refuses what must be written.
     """
 
     def __init__(self, home: Home, log: Log, tamper: Tamper | None = None, prepare: Prepare | None = None) -> None:
@@ -148,7 +150,8 @@ class Driver:
         self._model_step = 0
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
-        self._outbox = Outbox(home.outbox, self.genesis.network)
+        self._unusable: set[Path] = set()
+        self._outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
         self.vectors = Vectors(length)
         said = self._said()
         first = self._resume(said)
@@ -195,12 +198,14 @@ class Driver:
 
         Raises:
             LinkError: if the node cannot listen.
+            DiskError: if the disk refuses what must be written: the node halts, and signs no more.
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
         try:
             await self._admin.start()
-            self.home.admin.write_text(self._admin.address + "\n")
+            with asking_disk(self.home.admin):
+                self.home.admin.write_text(self._admin.address + "\n")
             await self._mesh.start()
             self._post(Started())
             self._spawn(self._converse())
@@ -477,9 +482,12 @@ class Driver:
             self._charge(peer, fault)
         if evidence is not None and peer not in self._evidence:
             self._evidence[peer] = evidence
-            self.home.evidence.mkdir(exist_ok=True)
-            proof = encode_evidence(evidence)
-            self._work(lambda: replace_file(self._evidence_file(peer), lambda fd: write_all(fd, proof)))
+            self._work(lambda: self._keep_evidence(peer, evidence))
+
+    def _keep_evidence(self, peer: PeerId, evidence: Equivocation) -> None:
+        path = self._evidence_file(peer)
+        make_folder(path.parent)
+        replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence)))
 
     def _evidence_file(self, peer: PeerId) -> Path:
         return self.home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"
@@ -615,15 +623,18 @@ class Driver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mesh.stop()
         await self._admin.stop()
-        self.home.admin.unlink(missing_ok=True)
+        with suppress(OSError):  # the address of nobody harms nobody
+            self.home.admin.unlink()
         self._worker.shutdown(cancel_futures=True)
         self._clerk.shutdown(cancel_futures=True)
-        if self._failure is None and self._result is None:
-            self._save_checkpoint()
-        if not self._conduct_kept:
-            self._keeping_conduct()()
-        self._signer.close()
-        self._log.info("node stops", step=self.node.position.step)
+        try:
+            if self._failure is None and self._result is None:
+                self._save_checkpoint()
+            if not self._conduct_kept:
+                self._keeping_conduct()()
+        finally:
+            self._signer.close()
+            self._log.info("node stops", step=self.node.position.step)
 
     def _make_trainer(self, prepare: Prepare | None) -> Trainer:
         genesis, training = self.genesis, self.genesis.training
@@ -647,16 +658,30 @@ class Driver:
                 self.vectors.put(slot, said[slot], vector)
         return said
 
+    def _tell_unusable(self, path: Path, why: str) -> None:
+        """Say once of a file that it counts as none, what the node does without it, and what is lost."""
+        if path in self._unusable:
+            return
+        self._unusable.add(path)
+        if path == self.home.checkpoint:
+            instead = "go on with the first model, until an exchange brings that of the peers"
+            lost = "what this node learned since"
+        else:
+            instead = "compute this vector again, and say nothing in its slot if it comes out otherwise"
+            lost = "one vector of this node"
+        self._log.warning("file unusable", file=str(path), reason=why, instead=instead, lost=f"{lost}; nothing signed")
+
     def _resume(self, said: dict[Slot, Digest]) -> int:
         """Go back to the checkpoint, if there is one of this network; the step to begin with.
 
         That is the last step this node spoke in, since its peers are there and hold it to its word, though the
-        checkpoint may be older. The model of such a checkpoint is stale until that step's exchanges replace it.
+        checkpoint may be older. The model of such a checkpoint is stale until that step's exchanges replace it. With
+        neither left, it is the first step in which the signer may still speak.
         """
         spoken = max((slot.step for slot in said if slot == Slot(slot.step)), default=0)
-        checkpoint = load_checkpoint(self.home.checkpoint, self.genesis.network)
+        checkpoint = load_checkpoint(self.home.checkpoint, self.genesis.network, self._tell_unusable)
         if checkpoint is None:
-            return spoken
+            return max(spoken, self._signer.floor)
         self._trainer.restore({name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()})
         self._model_step = checkpoint.step
         return max(spoken, checkpoint.step)

@@ -4,6 +4,11 @@ A peer's fault is a value (`protocols.faults`), ours is an exception, our bug is
 driver does about each branch stands beside it.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class P2PNodeError(Exception):
     """Base of all errors below."""
@@ -51,3 +56,32 @@ class JournalError(P2PNodeError):
 
 class JournalCorrupt(JournalError):
     """A complete record fails its checksum."""
+
+
+class JournalMissing(JournalError):
+    """There is no record of what this key signed, though every key gets one when it is made."""
+
+
+class DiskError(P2PNodeError):
+    """The disk refuses what the node must write: names the path, the cause and the remedy. The node halts, exit code 1;
+    what it had made durable before is whole, and it goes on from there."""
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room for this user on its disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "let this user write there"),
+}
+
+
+@contextmanager
+def asking_disk(path: Path) -> Iterator[None]:
+    """What the disk refuses within is told with the path and the remedy.
+
+    Raises:
+        DiskError: in the place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk and this user's limits")
+        raise DiskError(f"{path}: {error.strerror or error}. Remedy: {remedy}, then start the node again") from error

@@ -1,13 +1,14 @@
 """A node's home: the one folder that holds everything of one node, and the names of its files."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pnode.errors import ConfigError
+from p2pnode.errors import ConfigError, asking_disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,35 @@ class Home:
         """Hold the home for this process: two processes of one key could sign two things for one slot.
 
         Raises:
-            ConfigError: if another process holds it, or it is no home.
+            ConfigError: if another process holds it, it is no home, or this user may not write to it.
+            DiskError: if the disk is full.
         """
         fd = self._lock()
         while not self._is_pid_file(fd):  # the holder before us removed it after we had opened it: it keeps nobody out
             os.close(fd)
             fd = self._lock()
         try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            with asking_disk(self.pid):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
-            self.pid.unlink(missing_ok=True)
+            with suppress(OSError):  # a file of a process that ended keeps nobody out
+                self.pid.unlink()
             os.close(fd)
 
     def _lock(self) -> int:
         try:
             fd = os.open(self.pid, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(f"home {self.path}: {error.strerror}; make one with `p2pnode init`") from error
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                with asking_disk(self.pid):
+                    raise
+            raise ConfigError(
+                f"home {self.path}: {error.strerror}. Remedy: let this user write there; a node records what it signs"
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -12,6 +12,7 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
 from p2pnode.settings import check
+from p2pnode.storage.signer import DurableSigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> G
 def _make_home(home: Home, genesis: Genesis, identity: Identity, certificate: str, config: str) -> None:
     home.path.mkdir(mode=0o700)
     identity.save(home.key)
+    DurableSigner.begin(identity, home.journal)
     home.certificate.write_text(certificate)
     genesis.save(home.genesis)
     home.config.write_text(config, encoding="utf-8")

@@ -27,6 +27,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
+        DiskError: if its disk is full from the start.
     """
     name = NodeConfig.load(home.config).name
     with home.occupied():

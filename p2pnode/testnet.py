@@ -231,10 +231,14 @@ class Testnet:
         self._moved = (0, time.monotonic())
         timeout = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            while not all(node.over for node in self.honest):
+            while not self._all_over():
                 await asyncio.gather(*(self._ask(session, node) for node in self.nodes), asyncio.sleep(_POLL_S))
                 self._watch(self.nodes)
                 self._check()
+
+    def _all_over(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return all(node.over for node in self.honest)
 
     async def _ask(self, session: aiohttp.ClientSession, node: NodeView) -> None:
         try:
@@ -253,14 +257,17 @@ class Testnet:
                 raise TestnetFailed(f"{node.name} failed with exit code {node.exit}: {_last_words(node.home)}")
         if all(node.exit is not None and node.result is None for node in self.honest):
             raise TestnetFailed("every honest node was killed")
-        assert self._spawner is not None
-        if self._spawner.returncode is not None:
-            raise TestnetFailed("the process that starts the nodes was killed")
+        self._check_spawner()
         progress = sum(node.step + 1 for node in self.honest if node.status) + sum(n.over for n in self.honest)
         if progress != self._moved[0]:
             self._moved = (progress, time.monotonic())
         elif time.monotonic() - self._moved[1] > self.plan.stall_s:
             raise TestnetFailed(f"no step in {self.plan.stall_s:g} s: {self._why_stalled()}")
+
+    def _check_spawner(self) -> None:
+        assert self._spawner is not None
+        if self._spawner.returncode is not None:
+            raise TestnetFailed("the process that starts the nodes was killed")
 
     def _why_stalled(self) -> str:
         waits = [

@@ -16,6 +16,7 @@ ALLOWED = {
         "p2pnode/driver.py",
         "p2pnode/process.py",
         "p2pnode/testnet.py",
+        "p2pnode/soak.py",
         "p2pnode/cli.py",
         "p2pnode/experiment/real.py",
     ),

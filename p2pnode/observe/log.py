@@ -1,10 +1,14 @@
 """Logs: a JSON object a line in the node's home, and the same for people, or as JSON, on the terminal."""
 
 import sys
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import structlog
+
+from p2pnode.errors import asking_disk
 
 Console = Literal["people", "json", "none"]
 Log = structlog.typing.FilteringBoundLogger
@@ -19,8 +23,12 @@ def open_log(path: Path, name: str, console: Console = "none") -> Log:
         path: the file; a line an event, each with its time (UTC), level, node and event.
         name: the node's name.
         console: what to show besides.
+
+    Raises:
+        DiskError: if the file cannot be opened.
     """
-    file = path.open("a", buffering=1)
+    with asking_disk(path):
+        file = FileIO(path, "a")
     log: Log = structlog.wrap_logger(
         _Tee(file, console),
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True)],
@@ -32,9 +40,13 @@ def open_log(path: Path, name: str, console: Console = "none") -> Log:
 
 
 class _Tee:
-    """Writes an event as JSON to the file, and to the terminal as it is wanted there."""
+    """Writes an event as JSON to the file, and to the terminal as it is wanted there.
 
-    def __init__(self, file: IO[str], console: Console) -> None:
+    What the file does not take, since its disk is full, goes to the terminal instead, and stops nothing: a node must be
+    able to say why it halts.
+    """
+
+    def __init__(self, file: FileIO, console: Console) -> None:
         self._file = file
         self._console = console
         self._json = structlog.processors.JSONRenderer()
@@ -42,7 +54,12 @@ class _Tee:
 
     def _write(self, **event: object) -> None:
         line = str(self._json(None, "", dict(event)))
-        self._file.write(line + "\n")
+        try:
+            self._file.write(line.encode() + b"\n")
+        except OSError:
+            if self._console == "none":
+                with suppress(OSError):
+                    print(line, file=sys.stderr, flush=True)
         if self._console == "json":
             print(line, flush=True)
         elif self._console == "people":

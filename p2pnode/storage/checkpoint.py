@@ -5,8 +5,10 @@ code.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import blake3
 import numpy as np
@@ -14,10 +16,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from p2pnode.storage.journal import UNFINISHED, replace_file, write_all
+from p2pnode.errors import ConfigError, asking_disk
+from p2pnode.storage.journal import make_folder, replace_file, write_all
 from protocols.header import Slot
 
 Vector = NDArray[np.float32]
+
+Unusable: TypeAlias = Callable[[Path, str], None]
+"""Is told of a file that is there and counts as none, and why."""
 
 OUTBOX_STEPS = 2
 """Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
@@ -45,13 +51,19 @@ def save_checkpoint(path: Path, network: bytes, checkpoint: Checkpoint) -> None:
     replace_file(path, lambda fd: write_all(fd, _sealed(checkpoint.tensors, metadata)))
 
 
-def load_checkpoint(path: Path, network: bytes) -> Checkpoint | None:
+def load_checkpoint(path: Path, network: bytes, unusable: Unusable = lambda path, why: None) -> Checkpoint | None:
     """The checkpoint of this network in `path`; None where there is none that can be used.
 
     A damaged one is as good as none: the node then begins again, and its signer keeps it from contradicting itself.
+
+    Raises:
+        ConfigError: if it may not be read.
     """
-    metadata, tensors = _whole(path)
-    if metadata.get("network") != network.hex() or not _STEP.fullmatch(metadata.get("step", "")):
+    metadata, tensors = _whole(path, network.hex(), unusable)
+    if not metadata:
+        return None
+    if not _STEP.fullmatch(metadata.get("step", "")):
+        unusable(path, "its step is none")
         return None
     return Checkpoint(int(metadata["step"]), tensors)
 
@@ -65,14 +77,17 @@ class Outbox:
     Args:
         folder: where they lie.
         network: whose slots they belong to; what another network left is not read.
+        unusable: is told of vectors that are there and cannot be sent again.
+
+    Raises:
+        DiskError: if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, network: bytes) -> None:
+    def __init__(self, folder: Path, network: bytes, unusable: Unusable = lambda path, why: None) -> None:
         self._folder = folder
         self._network = network.hex()
-        folder.mkdir(exist_ok=True)
-        for unfinished in folder.glob(f"*{UNFINISHED}"):  # one a crash, each as large as the model
-            unfinished.unlink()
+        self._unusable = unusable
+        make_folder(folder)
 
     def put(self, slot: Slot, vector: Vector) -> None:
         """Make one's own vector of this slot durable, and forget those of steps before the last."""
@@ -80,12 +95,13 @@ class Outbox:
         replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
         for old in self._files():
             if old.step <= slot.step - OUTBOX_STEPS:
-                self._path(old).unlink()
+                with asking_disk(self._path(old)):
+                    self._path(old).unlink()
 
     def get(self, slot: Slot) -> Vector | None:
         """One's own vector of this slot, if it is kept and whole."""
-        metadata, tensors = _whole(self._path(slot))
-        return tensors.get("vector") if metadata.get("network") == self._network else None
+        _, tensors = _whole(self._path(slot), self._network, self._unusable)
+        return tensors.get("vector")
 
     def kept(self) -> dict[Slot, Vector]:
         """One's own vectors that are kept and whole, in order of their slots."""
@@ -106,15 +122,26 @@ def _sealed(tensors: dict[str, Vector], metadata: dict[str, str]) -> bytes:
     return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
 
 
-def _whole(path: Path) -> tuple[dict[str, str], dict[str, Vector]]:
-    """Metadata and tensors of a file; nothing of either where it is missing or damaged."""
+def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str], dict[str, Vector]]:
+    """Metadata and tensors of a file; nothing of either where it is missing, damaged or another network's."""
     try:
+        with path.open("rb"):
+            pass  # so that it is told why it cannot be opened
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    except (OSError, SafetensorError, AttributeError, TypeError, ValueError):  # the last three: types foreign to numpy
+    except FileNotFoundError:
+        return {}, {}
+    except PermissionError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Remedy: let this user read and write it") from error
+    except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as error:  # types foreign to numpy, too
+        unusable(path, f"it is damaged: {error}")
         return {}, {}
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+        unusable(path, "it is damaged: its checksum is another")
+        return {}, {}
+    if metadata.get("network") != network:
+        unusable(path, "it is another network's")
         return {}, {}
     return metadata, tensors
 

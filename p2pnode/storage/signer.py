@@ -7,13 +7,14 @@ that it handled together, before it performs any of the effects.
 import struct
 from pathlib import Path
 
+from p2pnode.errors import ConfigError, JournalCorrupt
 from p2pnode.identity import Identity
-from p2pnode.storage.journal import Journal
+from p2pnode.storage.journal import REMEDY, Journal
 from protocols.header import Claim, Signature
 
 _SIGNED = struct.Struct(">BQH")
 _FLOOR = struct.Struct(">BQ")
-_TAG_SIGNED, _TAG_FLOOR = 1, 2
+_TAG_SIGNED, _TAG_FLOOR, _TAG_KEY = 1, 2, 3
 
 
 class DurableSigner:
@@ -21,10 +22,13 @@ class DurableSigner:
 
     Args:
         identity: whose signatures.
-        path: the journal's file.
+        path: the journal's file, as `begin` made it.
 
     Raises:
+        JournalMissing: if it is not there: something may have been signed, and nobody knows what.
         JournalCorrupt: if the record of what was signed is damaged.
+        ConfigError: if it is another key's.
+        DiskError: if it cannot be read or written.
     """
 
     def __init__(self, identity: Identity, path: Path) -> None:
@@ -33,8 +37,21 @@ class DurableSigner:
         self._signed: dict[str, tuple[int, bytes]] = {}
         self.floor = 0
         """Nothing new is signed for steps before this one."""
-        for record in self._journal.records:
+        self._check_key(path)
+        for record in self._journal.records[1:]:
             self._replay(record)
+
+    @staticmethod
+    def begin(identity: Identity, path: Path) -> None:
+        """Make the record of a key that never signed. Done once, when the key is made, and never when a node starts:
+        so a record that is lost is not taken for one of a node that has yet to begin.
+
+        Raises:
+            ConfigError: if there is a record already.
+        """
+        if path.exists():
+            raise ConfigError(f"{path}: exists. Remedy: choose another folder, what a key signed is never overwritten")
+        Journal.make(path, [_key(identity)])
 
     @property
     def dirty(self) -> bool:
@@ -72,10 +89,19 @@ class DurableSigner:
         self.floor = step
         self._signed = {place: entry for place, entry in self._signed.items() if entry[0] >= step}
         kept = (_signed(at, place, statement) for place, (at, statement) in self._signed.items())
-        self._journal.rewrite([_FLOOR.pack(_TAG_FLOOR, step), *kept])
+        self._journal.rewrite([_key(self._identity), _FLOOR.pack(_TAG_FLOOR, step), *kept])
 
     def close(self) -> None:
         self._journal.close()
+
+    def _check_key(self, path: Path) -> None:
+        first = self._journal.records[0] if self._journal.records else b""
+        if first == _key(self._identity):
+            return
+        self.close()
+        if first[:1] == bytes([_TAG_KEY]):
+            raise ConfigError(f"{path}: what another key signed. Remedy: put back the one that belongs to this key")
+        raise JournalCorrupt(f"{path}: its beginning is lost. {REMEDY}")
 
     def _replay(self, record: bytes) -> None:
         if record[0] == _TAG_FLOOR:
@@ -84,6 +110,10 @@ class DurableSigner:
         _, step, length = _SIGNED.unpack_from(record)
         place = record[_SIGNED.size :][:length]
         self._signed[place.decode()] = (step, record[_SIGNED.size + length :])
+
+
+def _key(identity: Identity) -> bytes:
+    return bytes([_TAG_KEY]) + identity.public_key
 
 
 def _signed(step: int, place: str, statement: bytes) -> bytes:

@@ -49,6 +49,8 @@ class Vectors:
         self._held: dict[Digest, tuple[Slot, Vector]] = {}
         self._own: dict[Digest, tuple[Slot, Vector]] = {}
         self._wanted: dict[Digest, _Wanted] = {}
+        self._welcomed: dict[tuple[PeerId, Digest], Slot] = {}
+        """For which slot a peer's bytes were let in last: those that come once more wait for no header."""
 
     def __len__(self) -> int:
         """How many vectors are kept."""
@@ -66,6 +68,7 @@ class Vectors:
 
     def expect(self, header: Header) -> bool:
         """Welcome the bytes of this header from its origin; whether they are here already."""
+        self._welcome(header.origin, header)
         vector = self.get(header.digest)
         if vector is not None:
             _keep(self._held, header.slot, header.digest, vector)
@@ -82,13 +85,15 @@ class Vectors:
         if wanted is None:
             return None
         wanted.senders.add(peer)
+        self._welcome(peer, wanted.header)
         return wanted.header.slot
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         """What to do with `nbytes` bytes that `peer` wants to send under this digest.
 
         What is here already is kept for the slot that these bytes are for: their header may be on its way, and nobody
-        sends them twice.
+        sends them twice, but who restarts. What was here and was let go of since does not wait: no header that is new
+        would announce it, and all that this peer sends after it would wait behind it, for ever.
         """
         if nbytes != self.nbytes:
             return Verdict.REFUSE
@@ -98,6 +103,8 @@ class Vectors:
         if slot < self._oldest:
             return Verdict.DISCARD
         vector = self.get(digest)
+        if vector is None and slot <= self._welcomed.get((peer, digest), Slot(-1)):
+            return Verdict.DISCARD
         if vector is None or slot > self._horizon:
             return Verdict.WAIT
         _keep(self._held, slot, digest, vector)
@@ -126,10 +133,16 @@ class Vectors:
         Bytes of slots from `own` to `horizon` are let in, if a header announced them: who is slow needs our echo. What
         comes in that is older than `before` is forgotten again when the window moves next.
         """
+        if own != self._oldest:
+            self._welcomed = {sent: slot for sent, slot in self._welcomed.items() if slot >= own}
         self._oldest, self._horizon = own, horizon
         self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+    def _welcome(self, sender: PeerId, header: Header) -> None:
+        sent = (sender, header.digest)
+        self._welcomed[sent] = max(header.slot, self._welcomed.get(sent, header.slot))
 
 
 def _keep(table: dict[Digest, tuple[Slot, Vector]], slot: Slot, digest: Digest, vector: Vector) -> None:

@@ -21,6 +21,7 @@ from p2pnode.experiment import engine
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, certified_key
+from p2pnode.storage.signer import DurableSigner
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
 from tests import trials
@@ -158,6 +159,7 @@ def test_keygen_makes_a_key_that_its_owner_alone_reads_and_never_overwrites_one(
     assert Identity.load(home.key).public_key.hex() == told["public_key"]
     assert certified_key(home.certificate.read_text()).hex() == told["public_key"]
     assert stat.S_IMODE(home.key.stat().st_mode) == 0o600
+    DurableSigner(Identity.load(home.key), home.journal).close()
     before = home.key.read_bytes()
     code, _, err = call("keygen", home.path)
     assert code == 2

@@ -1,10 +1,13 @@
 """Real drivers with real links, training and files, several in one process: what is promised of one node's run."""
 
 import asyncio
+import errno
 import json
+import os
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from safetensors.numpy import load_file
 from p2pnode import driver as driver_module
 from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
-from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
+from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt
@@ -303,6 +306,26 @@ def test_who_is_stopped_and_comes_back_finishes_with_the_others_and_is_accused_b
         assert second.node.finished
         assert begun < result.steps <= 30
         assert all(driver._log.of("fault") == [] for driver in (*others, first, second))
+
+    uvloop.run(work())
+
+
+def test_who_comes_back_soon_says_again_what_peers_heard_and_let_go_of_and_holds_up_nothing(tmp_path):
+    """Nobody goes on without it, so its vector of today must not wait behind that of yesterday."""
+    _, homes = found_network(tmp_path, 3, steps=12)
+
+    async def work():
+        others = [make(home) for home in homes[:2]]
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        for step in (3, 6, 9):
+            driver = make(homes[2])
+            run = asyncio.create_task(driver.run())
+            await until(lambda step=step: all(other.node.position.step >= step for other in others), "a few steps")
+            driver.stop()
+            assert await run is None
+        results = await run_all(make(homes[2]))
+        assert results[0].mixed.keys() == {"node0", "node1", "node2"}
+        assert [(await run).steps for run in runs] == [12, 12]
 
     uvloop.run(work())
 
@@ -753,9 +776,10 @@ def uncovered(home, genesis):
 def test_a_wrong_home_is_refused_with_its_remedy(tmp_path, spoil, wanted):
     genesis, (home, _) = found_network(tmp_path, 2)
     spoil(home, genesis)
+    before = home.journal.read_bytes()
     with pytest.raises(ConfigError, match=wanted):
         make(home)
-    assert not home.journal.exists(), "nothing is signed for a home that is wrong"
+    assert home.journal.read_bytes() == before, "nothing is signed for a home that is wrong"
 
 
 def test_a_damaged_journal_halts_the_node(tmp_path):
@@ -766,3 +790,140 @@ def test_a_damaged_journal_halts_the_node(tmp_path):
     home.journal.write_bytes(data)
     with pytest.raises(JournalCorrupt, match="must not sign"):
         make(home)
+
+
+def test_a_journal_that_is_missing_halts_the_node_and_is_not_begun_anew(tmp_path):
+    """Of a node that never ran, too: its home had one from the beginning."""
+    for name, steps in (("young", 0), ("old", 2)):
+        _, (home,) = found_network(tmp_path / name, 1, steps=2, linger_s=0.1)
+        if steps:
+            uvloop.run(_run_homes([home]))
+        home.journal.unlink()
+        for _ in range(2):
+            with pytest.raises(JournalMissing, match=f"{home.journal}: there is none.*must not sign.*Remedy: give it"):
+                make(home)
+            assert not home.journal.exists()
+
+
+# A home that is damaged.
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def test_of_each_damaged_file_it_is_told_once_what_is_done_without_it_and_what_is_lost(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=6, checkpoint_every=2, linger_s=0.1)
+    uvloop.run(_run_homes([home]))
+    assert make(home)._log.of("file unusable") == []
+    vectors = sorted(home.outbox.iterdir())
+    assert len(vectors) == 2
+    for file in (home.checkpoint, *vectors):
+        flip(file)
+    driver = make(home)
+    driver._said()
+    told = {said.pop("file"): said for said in driver._log.of("file unusable")}
+    assert len(driver._log.of("file unusable")) == 3
+    assert told.keys() == {str(home.checkpoint), *map(str, vectors)}
+    assert told[str(home.checkpoint)] == {
+        "reason": "it is damaged: its checksum is another",
+        "instead": "go on with the first model, until an exchange brings that of the peers",
+        "lost": "what this node learned since; nothing signed",
+    }
+    assert told[str(vectors[0])] == {
+        "reason": "it is damaged: its checksum is another",
+        "instead": "compute this vector again, and say nothing in its slot if it comes out otherwise",
+        "lost": "one vector of this node; nothing signed",
+    }
+    assert driver.node.position == Slot(driver._signer.floor) > Slot(0), "before that it may not speak"
+
+
+def test_a_home_that_crashed_is_not_called_damaged(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=4, linger_s=0.1)
+    uvloop.run(_run_homes([home]))
+    whole = home.journal.read_bytes()
+    home.journal.write_bytes(whole + whole[:30])
+    for file in (home.checkpoint, *home.outbox.iterdir(), home.journal):
+        file.with_name(file.name + ".new").write_bytes(b"half of it")
+    driver = make(home)
+    assert driver._log.said == []
+    assert home.journal.read_bytes() == whole
+
+
+def test_a_checkpoint_that_may_not_be_read_is_refused_with_a_remedy(tmp_path, monkeypatch):
+    _, (home,) = found_network(tmp_path, 1, steps=4, linger_s=0.1)
+    home.checkpoint.write_bytes(b"x")
+    opens = Path.open
+
+    def forbidden(path, *given, **named):
+        if path == home.checkpoint:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opens(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(ConfigError, match=f"{home.checkpoint}: Permission denied. Remedy: let this user read"):
+        make(home)
+
+
+# A disk that is full.
+
+
+def fill_disk(monkeypatch, file, after):
+    """From the call number `after` on, nothing can be written to files of this name, or flushed."""
+    count = [0]
+    for name in ("write", "fdatasync"):
+        call = getattr(os, name)
+
+        def full(fd, *data, call=call):
+            if Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(file):
+                count[0] += 1
+                if count[0] > after:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            return call(fd, *data)
+
+        monkeypatch.setattr(os, name, full)
+
+
+@pytest.mark.parametrize(("name", "after"), [("journal", 4), ("journal", 5), ("outbox", 2), ("checkpoint", 1)])
+def test_a_full_disk_halts_the_node_which_signs_no_more_and_goes_on_when_there_is_room(
+    tmp_path, monkeypatch, name, after
+):
+    _, (home,) = found_network(tmp_path, 1, steps=40, checkpoint_every=2, linger_s=0.1)
+    file = getattr(home, name)
+
+    async def work():
+        driver = make(home)
+        signed, sign = [], driver._signer.sign
+        driver._signer.sign = lambda claim: signed.append(claim.step) or sign(claim)
+        with monkeypatch.context() as disk:
+            fill_disk(disk, file if name != "checkpoint" else file.with_name(file.name + ".new"), after)
+            with pytest.raises(DiskError, match=f"^{file}.*: No space left on device. Remedy: make room"):
+                await asyncio.wait_for(driver.run(), RUN_S)
+        assert signed[-1] < 10, "it did not go on"
+        assert driver._log.of("node stops")
+        again = make(home)
+        assert again._log.said == []
+        assert again.node.position.step <= signed[-1] + 1
+        assert await asyncio.wait_for(again.run(), RUN_S)
+
+    uvloop.run(work())
+
+
+def test_a_disk_that_is_full_when_the_node_is_stopped_is_told_and_the_journal_closed(tmp_path, monkeypatch):
+    _, (home, _) = found_network(tmp_path, 2, steps=40)
+
+    async def work():
+        driver = make(home)
+        run = asyncio.create_task(driver.run())
+        await until(home.admin.exists, "the start")
+        with monkeypatch.context() as disk:
+            fill_disk(disk, home.path, 0)
+            driver.stop()
+            with pytest.raises(DiskError, match=f"{home.path}.*: No space left on device"):
+                await run
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(driver._signer._journal._fd)
+
+    uvloop.run(work())

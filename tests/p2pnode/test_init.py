@@ -13,6 +13,7 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, certified_key
 from p2pnode.init import Place, charter, found
+from p2pnode.storage.signer import DurableSigner
 
 VALUES = {"f": 1, "training": {"steps": 3, "local_batch": 5, "momentum": 0.9, "lr": 0.1}}
 
@@ -29,7 +30,9 @@ def test_a_network_is_one_genesis_and_a_home_for_each_member(tmp_path):
     for member in genesis.members:
         home = Home(folder / member.name)
         assert Genesis.load(home.genesis) == genesis
-        assert Identity.load(home.key).public_key.hex() == member.public_key
+        identity = Identity.load(home.key)
+        assert identity.public_key.hex() == member.public_key
+        DurableSigner(identity, home.journal).close()  # the record of a key is made with the key
         assert home.certificate.read_text() == member.certificate
         config = NodeConfig.load(home.config)
         assert (config.name, config.listen) == (member.name, member.address)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
+from p2pnode.errors import DiskError
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, _checksum, load_checkpoint, save_checkpoint
 from protocols.header import STEP_MAX, Slot
 
@@ -133,7 +134,7 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(path, monkeypatch, broke
 
     with monkeypatch.context() as crash:
         crash.setattr(*broken, fail)
-        with pytest.raises(OSError, match="no power"):
+        with pytest.raises(DiskError, match="no power"):
             save_checkpoint(path, NETWORK, Checkpoint(8, {}))
     assert same(load_checkpoint(path, NETWORK), STATE)
     save_checkpoint(path, NETWORK, Checkpoint(8, {}))
@@ -248,7 +249,7 @@ def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_pat
     with monkeypatch.context() as crash:
         crash.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
         for step in (1, 2, 3, 4):
-            with pytest.raises(OSError, match="no power"):
+            with pytest.raises(DiskError, match="no power"):
                 Outbox(tmp_path, NETWORK).put(Slot(step), vector(9))
             assert len(list(tmp_path.iterdir())) == 2
     outbox = Outbox(tmp_path, NETWORK)

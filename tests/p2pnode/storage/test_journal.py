@@ -1,5 +1,6 @@
 """The journal across crashes and damage: a torn tail is cut, anything else is noticed, a rewrite is all or nothing."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pnode.errors import JournalCorrupt
-from p2pnode.storage.journal import RECORD_BYTES_MAX, Journal, replace_file, write_all
+from p2pnode.errors import DiskError, JournalCorrupt, JournalError, JournalMissing
+from p2pnode.storage.journal import RECORD_BYTES_MAX, SECTOR_BYTES, Journal, make_folder, replace_file, write_all
 
 RECORDS = [b"first", b"", bytes(300), b"the last one"]
 
@@ -33,13 +34,14 @@ def read(path):
 
 @pytest.fixture
 def path(tmp_path):
+    Journal.make(tmp_path / "journal")
     return tmp_path / "journal"
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=40) | st.just(bytes(RECORD_BYTES_MAX)), max_size=6), st.integers(0, 6))
 def test_records_come_back_in_order_and_more_can_follow(path, records, cut):
-    path.unlink(missing_ok=True)
+    Journal.make(path)
     written(path, records[:cut])
     written(path, records[cut:])
     assert read(path) == records
@@ -120,17 +122,85 @@ def test_flush_synchronises_all_that_was_appended(path, synced):
     journal.close()
 
 
-def test_a_failed_flush_is_no_flush(path, monkeypatch):
+@pytest.mark.parametrize(("call", "broken"), [("flush", "fdatasync"), ("append", "write"), ("rewrite", "fsync")])
+def test_after_a_write_that_failed_nothing_is_promised_any_more(path, monkeypatch, call, broken):
+    """What the system could not write it may have forgotten, and say at the next try that all is written."""
     journal = Journal(path)
     journal.append(b"one")
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fdatasync", fail)
-        with pytest.raises(OSError, match="no power"):
-            journal.flush()
-    assert journal.dirty
-    journal.flush()
-    assert not journal.dirty
+    given = {"flush": (), "append": (b"two",), "rewrite": ([b"two"],)}
+    with monkeypatch.context() as disk:
+        disk.setattr(os, broken, fail)
+        with pytest.raises(DiskError, match=f"^{path}: no power. Remedy: check the disk"):
+            getattr(journal, call)(*given[call])
+    for again, arguments in given.items():
+        with pytest.raises(JournalError, match=f"{path}: an earlier write failed. Remedy: start the node again"):
+            getattr(journal, again)(*arguments)
+        assert journal.dirty
     journal.close()
+    assert read(path) in ([], [b"one"])
+
+
+def test_a_tail_of_zeros_was_never_written_and_is_cut_off(path):
+    """A file's new length may outlive a crash that its new bytes do not."""
+    sizes = written(path, [bytes(700), bytes(range(256)) * 4, b"the last one"])
+    whole = path.read_bytes()
+    for index in range(3):
+        starts = [sizes[index], *range(-(-sizes[index] // SECTOR_BYTES) * SECTOR_BYTES, sizes[index + 1], SECTOR_BYTES)]
+        for start in starts:
+            for size in (sizes[index + 1], sizes[3], 5000):
+                path.write_bytes(whole[:start] + bytes(size - start))
+                assert len(read(path)) == index
+                assert path.stat().st_size == sizes[index]
+
+
+def test_zeros_within_a_sector_or_before_other_bytes_are_damage(path):
+    sizes = written(path, [bytes(700), bytes(range(256)) * 4, b"the last one"])
+    whole = path.read_bytes()
+    for start, end in (
+        (sizes[2] + 4, len(whole)),
+        (sizes[2] + 20, len(whole)),
+        (len(whole) - 1, len(whole)),
+        (sizes[1], sizes[2]),
+        (512, 1024),
+    ):
+        damaged = whole[:start] + bytes(end - start) + whole[end:]
+        path.write_bytes(damaged)
+        with pytest.raises(JournalCorrupt, match=r"is damaged"):
+            Journal(path)
+        assert path.read_bytes() == damaged
+
+
+def test_what_can_be_read_is_durable_before_it_is_relied_on(path, synced):
+    """A killed process leaves records that no flush ever reached."""
+    written(path, RECORDS)
+    path.write_bytes(path.read_bytes()[:-1])
+    synced.clear()
+    assert read(path) == RECORDS[:-1]
+    assert synced == [("fsync", path.name, path.stat().st_size), ("fsync", path.parent.name, None)]
+
+
+def test_a_journal_is_never_made_where_one_is_missing(path):
+    path.unlink()
+    with pytest.raises(JournalMissing, match=f"{path}: there is none. This node cannot know what it signed"):
+        Journal(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room for this user on its disk"),
+        (errno.EFBIG, "make room for this user on its disk"),
+        (errno.EROFS, "let this user write there"),
+        (errno.EIO, "check the disk and this user's limits"),
+    ],
+)
+def test_what_the_disk_refuses_is_told_with_path_cause_and_remedy(path, monkeypatch, number, remedy):
+    monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    told = f"^{path}: {os.strerror(number)}. Remedy: {remedy}, then start the node again$"
+    for refused in (lambda: Journal(path), lambda: Journal.make(path), lambda: make_folder(path.parent)):
+        with pytest.raises(DiskError, match=told.replace(str(path), f"{path.parent}.*")):
+            refused()
 
 
 def test_a_rewrite_replaces_all_and_appending_goes_on(path):
@@ -169,7 +239,7 @@ def test_a_crash_anywhere_in_a_rewrite_leaves_the_old_or_the_new_whole(path, mon
     with monkeypatch.context() as crash:
         crash_at(crash, calls)
         if calls < 4:
-            with pytest.raises(OSError, match="no power"):
+            with pytest.raises(DiskError, match="no power"):
                 journal.rewrite([b"new", b"newer"])
         else:
             journal.rewrite([b"new", b"newer"])
@@ -189,7 +259,7 @@ def test_the_new_content_is_durable_before_it_takes_the_name_and_the_name_after(
 
 def test_a_writer_that_fails_leaves_the_old_file(path):
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="no power"):
+    with pytest.raises(DiskError, match="no power"):
         replace_file(path, fail)
     assert path.read_bytes() == b"old"
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from p2pnode.errors import JournalCorrupt
+from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalError, JournalMissing
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.storage.signer import DurableSigner
 from protocols.header import FLOAT32, STEP_MAX, Claim, Header, Slot
@@ -26,7 +26,12 @@ def claim(step, digest=b"d"):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "journal"
+    return begun(tmp_path / "journal")
+
+
+def begun(path):
+    DurableSigner.begin(IDENTITY, path)
+    return path
 
 
 def signing(path, *claims):
@@ -148,17 +153,42 @@ def test_what_was_signed_is_dirty_until_it_is_flushed(path):
     signer.close()
 
 
-def test_a_signature_whose_record_could_not_be_written_is_not_given(path, monkeypatch):
+def test_a_signature_whose_record_could_not_be_written_is_not_given_and_none_after_it(path, monkeypatch):
     signer = DurableSigner(IDENTITY, path)
     with monkeypatch.context() as full:
         full.setattr("os.write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        for _ in range(2):
-            with pytest.raises(OSError, match="disk full"):
-                signer.sign(claim(1))
-    assert signer.sign(claim(1))
-    signer.flush()
+        with pytest.raises(DiskError, match=f"{path}: disk full. Remedy: "):
+            signer.sign(claim(1))
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"an earlier write failed\. Remedy: start the node again"):
+            signer.sign(claim(1))
+        with pytest.raises(JournalError, match="an earlier write failed"):
+            signer.flush()
+        assert signer.dirty
     signer.close()
+    assert signing(path, claim(1, b"x"), claim(1))[1] is None
+
+
+def test_a_key_without_its_record_signs_nothing_and_gets_no_new_one(path):
+    """Who lost it may have signed anything."""
+    signing(path, claim(1))
+    with pytest.raises(ConfigError, match=f"{path}: exists. Remedy: choose another folder"):
+        DurableSigner.begin(IDENTITY, path)
     assert signing(path, claim(1, b"x")) == [None]
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(JournalMissing, match=f"{path}: there is none.*must not sign.*Remedy: give it a new key"):
+            DurableSigner(IDENTITY, path)
+        assert not path.exists()
+    path.touch()
+    with pytest.raises(JournalCorrupt, match=f"{path}: its beginning is lost.*Remedy: give it a new key"):
+        DurableSigner(IDENTITY, path)
+
+
+def test_the_record_of_another_key_is_not_taken_for_ones_own(path):
+    signing(path, claim(1))
+    with pytest.raises(ConfigError, match=f"{path}: what another key signed. Remedy: put back"):
+        DurableSigner(Identity.generate(), path)
 
 
 def test_below_the_floor_nothing_new_is_signed_and_above_it_nothing_is_forgotten(path):
@@ -214,7 +244,7 @@ class Node(RuleBasedStateMachine):
         self.unsent = {}
         self.signed = defaultdict(set)
         self.signer = DurableSigner(IDENTITY, self.path)
-        self.durable = 0
+        self.durable = self.path.stat().st_size
 
     @rule(step=st.integers(0, 6), place=st.sampled_from("ab"), said=st.sampled_from([b"x", b"y", b"z"]))
     def sign(self, step, place, said):
@@ -274,7 +304,7 @@ class Node(RuleBasedStateMachine):
 
 
 def test_no_history_of_crashes_makes_a_node_contradict_itself(tmp_path_factory):
-    Node.make_path = staticmethod(lambda: tmp_path_factory.mktemp("node") / "journal")
+    Node.make_path = staticmethod(lambda: begun(tmp_path_factory.mktemp("node") / "journal"))
     run_state_machine_as_test(
         Node,
         settings=settings(

@@ -73,7 +73,7 @@ def test_a_digest_is_blake3_of_the_little_endian_bytes():
         ("here", STRANGER, OLD, Verdict.DISCARD),
         ("own", ORIGIN, NOW, Verdict.DISCARD),
         ("own", ORIGIN, LATER, Verdict.WAIT),
-        ("refused", ORIGIN, NOW, Verdict.WAIT),
+        ("refused", ORIGIN, NOW, Verdict.DISCARD),
         ("refused", ORIGIN, OLD, Verdict.DISCARD),
         ("forgotten", ORIGIN, OLD, Verdict.DISCARD),
         ("forgotten", ORIGIN, NOW, Verdict.WAIT),
@@ -200,6 +200,30 @@ def test_bytes_that_are_here_are_kept_for_the_later_slot_that_they_come_for_befo
     assert vectors.get(D).tolist() == numbers().tolist()
     move(vectors, LATER, LATER)
     assert vectors.get(D) is None
+
+
+def test_bytes_that_were_let_go_of_and_come_once_more_hold_up_nothing(vectors):
+    """Who restarts says again what it said; its header is known already, and will announce them to nobody."""
+    taken(vectors)
+    vectors.expect(header(digest=digest_of(numbers(2))))
+    assert vectors.ask(digest_of(numbers(2)), HOLDER) == NOW
+    vectors.take(digest_of(numbers(2)), numbers(2))
+    vectors.window(NEXT, OLD, LATER)
+    assert len(vectors) == 0
+    for peer, value, verdict in (
+        (ORIGIN, 1, Verdict.DISCARD),
+        (ORIGIN, 2, Verdict.DISCARD),
+        (HOLDER, 2, Verdict.DISCARD),
+        (HOLDER, 1, Verdict.WAIT),
+        (STRANGER, 1, Verdict.WAIT),
+    ):
+        assert vectors.judge(peer, NOW, digest_of(numbers(value)), NBYTES) == verdict
+        assert vectors.judge(peer, NEXT, digest_of(numbers(value)), NBYTES) == Verdict.WAIT, "a later header's bytes"
+    vectors.expect(header(NEXT))
+    assert vectors.judge(ORIGIN, NOW, D, NBYTES) == Verdict.TAKE
+    for step in range(100):
+        vectors.window(Slot(step), Slot(step), Slot(step + 1))
+    assert vectors._welcomed == {}, "what is past is not remembered"
 
 
 def test_bytes_that_are_here_wait_for_a_slot_beyond_the_horizon_and_come_in_again(vectors):
