@@ -17,6 +17,7 @@ ALLOWED = {
         "p2pnode/process.py",
         "p2pnode/testnet.py",
         "p2pnode/cli.py",
+        "p2pnode/bench/",
         "p2pnode/experiment/real.py",
     ),
     "msgpack": ("p2pnode/codec.py",),
