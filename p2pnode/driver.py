@@ -53,18 +53,24 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
+from p2pnode.observe.phases import Phases
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
+from protocols.header import FLOAT32, Claim, Digest, Header, PeerId, Signature, Signer, Slot, Verify
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
 
 _TELL_EVERY_S = 5.0
+
+PHASES = ("gradient", "mix", "hash", "evaluation", "journal", "signatures", "talk")
+"""What a node does, the worker's own first: what the loop does meanwhile holds nobody up. `hash` is of one's own
+vectors, `journal` of all that is made durable, `talk` what is handled and sent but for `signatures`. Beside these it
+waits for its peers (`wire`), or for nothing but the machine (`idle`)."""
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'."""
@@ -102,6 +108,8 @@ class Result:
         kept: how often the rule let it have a part in the mixture.
         bytes_sent, bytes_received: over all links, TLS not counted.
         peak_rss_mib: the most memory the process held.
+        seconds: from the start of the run until its result.
+        phases: the same, by what the node did or waited for; see `PHASES`.
     """
 
     name: str
@@ -115,6 +123,8 @@ class Result:
     bytes_sent: int
     bytes_received: int
     peak_rss_mib: float
+    seconds: float
+    phases: dict[str, float]
 
 
 class Driver:
@@ -150,14 +160,16 @@ class Driver:
         self.vectors = Vectors(length)
         said = self._said()
         first = self._resume(said)
+        self._phases = Phases(PHASES, rest="idle")
+        keys = KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members])
         party = Party(
             self.me,
             self.genesis.committee,
             self.genesis.network,
             FLOAT32,
             length,
-            self._signer,
-            KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
+            _TimedSigner(self._signer, self._phases),
+            _timed(keys, self._phases),
         )
         steps = self.genesis.training.steps
         self.node = Node(party, self.recipe, steps, self._retained(steps), first, said)
@@ -175,6 +187,7 @@ class Driver:
         self._steps_taken = first
         self._first_step_at = 0.0
         self._last_step_at = 0.0
+        self._began = time.monotonic()
         self._evaluation: Evaluation | None = None
         self._faults: Counter[tuple[PeerId, Fault]] = Counter()
         self._mixed: Counter[PeerId] = Counter()
@@ -192,6 +205,8 @@ class Driver:
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
+        self._began = time.monotonic()
+        self._phases.begin()
         try:
             await self._admin.start()
             self.home.admin.write_text(self._admin.address + "\n")
@@ -237,8 +252,13 @@ class Driver:
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
+            **self._timings(),
             "finished": self._result is not None,
         }
+
+    def _timings(self) -> dict[str, Any]:
+        """How long the node has run, and on what."""
+        return {"seconds": time.monotonic() - self._began, "phases": self._phases.seconds()}
 
     def _phase(self) -> str:
         if self.node.finished:
@@ -257,20 +277,24 @@ class Driver:
             await self._wake.wait()
             self._wake.clear()
             events, self._inbox = self._inbox, []
-            effects = [effect for event in events for effect in self._conversation.handle(event)]
+            with self._phases.during("talk"):
+                effects = [effect for event in events for effect in self._conversation.handle(event)]
             if self._signer.dirty:  # nothing signed leaves before it is durable
                 await self._record(self._signer.flush)
             if self._forget_before > self._signer.floor:
                 await self._record(lambda: self._signer.forget_before(self._forget_before))
-            for effect in effects:
-                self._perform(effect)
-            for peer in {event.sender for event in events if isinstance(event, Received)}:
-                self._mesh.pause(peer, self.node.congested(peer))
-            self._mesh.retry()
+            with self._phases.during("talk"):
+                for effect in effects:
+                    self._perform(effect)
+                for peer in {event.sender for event in events if isinstance(event, Received)}:
+                    self._mesh.pause(peer, self.node.congested(peer))
+                self._mesh.retry()
+            self._phases.rest("wire" if self._phase() == "waiting" else "idle")
 
     async def _record(self, job: Callable[[], None]) -> None:
         """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
-        await asyncio.get_running_loop().run_in_executor(self._clerk, job)
+        with self._phases.during("journal"):
+            await asyncio.get_running_loop().run_in_executor(self._clerk, job)
 
     async def _tell_progress(self) -> None:
         """Say now and then where the node is, and whom it waits for if it does not get on."""
@@ -344,28 +368,40 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
-        return self._proposal(Slot(step), self._local.train(step))
+        with self._phases.during("gradient"):
+            vector = self._local.train(step)
+        return self._proposal(Slot(step), vector)
 
     def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Vector]:
-        return self._proposal(into, self._local.differentiate(slot.step, model))
+        with self._phases.during("gradient"):
+            vector = self._local.differentiate(slot.step, model)
+        return self._proposal(into, vector)
 
     def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
-        return self._proposal(into, self._local.descend(slot.step, direction))
+        with self._phases.during("gradient"):
+            vector = self._local.descend(slot.step, direction)
+        return self._proposal(into, vector)
 
     def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Vector]:
         """What to propose in a slot, made durable: after a crash what was proposed before it, even if it would come out
         otherwise today. Of a vector that is proposed nowhere, its digest."""
-        if slot is None:
+        if slot is not None:
+            with self._phases.during("journal"):
+                vector = self._remembered(slot, vector)
+        with self._phases.during("hash"):
             return _named(vector)
+
+    def _remembered(self, slot: Slot, vector: Vector) -> Vector:
         kept = self._outbox.get(slot)
         if kept is not None and kept.shape == vector.shape:
-            return _named(kept)
+            return kept
         self._outbox.put(slot, vector)
-        return _named(vector)
+        return vector
 
     def _mix(self, gathered: Gathered, rows: list[Vector], into: Slot | None) -> tuple[Digest, Vector]:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
-        mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
+        with self._phases.during("mix"):
+            mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
         self._kept.update(gathered.values[row][0] for row in kept)
         return self._proposal(into, mixed)
 
@@ -405,17 +441,20 @@ class Driver:
         self._work(lambda: self._adopted(step + 1, vector))
 
     def _adopted(self, steps: int, vector: Vector) -> None:
-        self._trainer.adopt(torch.from_numpy(vector))
+        with self._phases.during("mix"):
+            self._trainer.adopt(torch.from_numpy(vector))
         self._model_step = steps
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
-            self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
+            with self._phases.during("evaluation"):
+                self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
             self._log.info("evaluated", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
 
     def _finish(self) -> Result:
         """The model is final: measure it on everything, and write down what came out."""
-        self._evaluation = self._trainer.evaluate()
+        with self._phases.during("evaluation"):
+            self._evaluation = self._trainer.evaluate()
         self._save_checkpoint()
         result = Result(
             self.config.name,
@@ -429,6 +468,7 @@ class Driver:
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
+            **self._timings(),
         )
         text = json.dumps(asdict(result), indent=2) + "\n"
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
@@ -449,7 +489,8 @@ class Driver:
     def _save_checkpoint(self) -> None:
         step = self._model_step
         tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
-        save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
+        with self._phases.during("journal"):
+            save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
         self._forget_before = max(self._forget_before, step - 1)
 
@@ -582,6 +623,28 @@ class Driver:
 
     def _name(self, peer: PeerId) -> str:
         return self.genesis.members[peer].name
+
+
+class _TimedSigner:
+    """A signer that says when it signs."""
+
+    def __init__(self, signer: Signer, phases: Phases) -> None:
+        self._phases = phases
+        self._signer = signer
+        self.promise = signer.promise
+        self.promised = signer.promised
+
+    def sign(self, claim: Claim) -> Signature | None:
+        with self._phases.during("signatures"):
+            return self._signer.sign(claim)
+
+
+def _timed(verify: Verify, phases: Phases) -> Verify:
+    def timed(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
+        with phases.during("signatures"):
+            return verify(member, statement, signature)
+
+    return timed
 
 
 def _named(vector: Vector) -> tuple[Digest, Vector]:

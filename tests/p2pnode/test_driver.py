@@ -566,6 +566,29 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
     uvloop.run(work())
 
 
+def test_a_result_tells_where_the_time_went(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=8, checkpoint_every=2)
+
+    async def work():
+        drivers = [make(home) for home in homes[:2]]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        one = drivers[0]
+        await until(lambda: one.status()["waits_for"] == ["node2"], "the wait for the third")
+        waited = one.status()["phases"]
+        await until(lambda: one.status()["phases"]["wire"] > waited["wire"], "waiting is counted")
+        await run_all(make(homes[2]))
+        for run in runs:
+            result = await run
+            assert set(result.phases) == {*driver_module.PHASES, "idle", "wire"}
+            assert min(result.phases.values()) > 0
+            assert 0.95 * result.seconds <= sum(result.phases.values()) <= 1.05 * result.seconds
+        told = json.loads(homes[0].result.read_text())
+        assert told["phases"] == (await runs[0]).phases
+        assert told["seconds"] <= one.status()["seconds"]
+
+    uvloop.run(work())
+
+
 # A home that is wrong.
 
 
