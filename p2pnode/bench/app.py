@@ -23,6 +23,8 @@ def main() -> None:
 
     scripts/bench link                         vectors across a link, beside a bare socket pair
 
+    scripts/bench round --data-dir data/mnist  steps per second against plain averaging, and where the time goes
+
     scripts/bench link --json > link.jsonl     one JSON object a line
     """
 
