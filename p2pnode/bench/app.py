@@ -25,6 +25,8 @@ def main() -> None:
 
     scripts/bench round --data-dir data/mnist  steps per second against plain averaging, and where the time goes
 
+    scripts/bench crypto                       what signatures cost a node in a step
+
     scripts/bench link --json > link.jsonl     one JSON object a line
     """
 

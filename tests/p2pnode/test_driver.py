@@ -16,7 +16,7 @@ from p2pnode import driver as driver_module
 from p2pnode.codec import decode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
-from p2pnode.identity import Identity
+from p2pnode.identity import Identity, KeyRing
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
@@ -24,7 +24,7 @@ from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
 from protocols.effects import Certificate, Echo, Proposal
 from protocols.faults import Fault
-from protocols.header import Slot
+from protocols.header import SignedHeader, Slot
 from tests.loopback import LogBook, found_network, until
 
 RUN_S = 60.0
@@ -564,6 +564,48 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
 
     uvloop.run(work())
+
+
+@pytest.mark.parametrize("at_least", [1, 10**6])
+def test_certificates_that_come_together_are_checked_beside_the_loop(tmp_path, monkeypatch, at_least):
+    _, homes = found_network(tmp_path, 4, steps=3)
+    loop, beside = Counter(), Counter()
+
+    class WatchedRing(KeyRing):
+        def __call__(self, member, statement, signature, /):
+            here = threading.current_thread() is threading.main_thread()
+            (loop if here else beside)[statement.partition(b"/v1")[0]] += 1
+            return super().__call__(member, statement, signature)
+
+    monkeypatch.setattr(driver_module, "KeyRing", WatchedRing)
+    monkeypatch.setattr(driver_module, "_AHEAD_MIN", at_least)
+    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    drivers = [make(home) for home in homes]
+    results = uvloop.run(run_all(*drivers))
+    assert [result.steps for result in results] == [3] * 4
+    assert [driver._log.of("fault") for driver in drivers] == [[]] * 4
+    if at_least > 1:
+        assert not beside
+        assert loop[b"p2pnode/echo"] >= 4 * 3 * 3, "the origins', and those of certificates"
+    else:
+        assert beside[b"p2pnode/echo"] > 0
+        assert loop[b"p2pnode/echo"] < beside[b"p2pnode/echo"], "but for the origins' and those of slots to come"
+
+
+def test_a_certificate_of_no_slot_in_play_costs_no_check(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 4, steps=3)
+    driver = make(homes[0])
+    echoes = tuple((member, bytes(64)) for member in range(3))
+
+    def ahead(step, echoes=echoes):
+        signed = SignedHeader(driver.node.party.header(1, Slot(step), bytes(32)), bytes(64))
+        return driver._awaits(Certificate(signed, echoes))
+
+    assert ahead(0)
+    assert ahead(1)
+    assert not ahead(2)
+    assert not ahead(0, echoes * 2)
+    driver._signer.close()
 
 
 def test_a_result_tells_where_the_time_went(tmp_path):
