@@ -135,7 +135,11 @@ class Ahead:
         self._good: dict[Signed, None] = {}
 
     def __call__(self, member: PeerId, statement: bytes, signature: Signature, /) -> bool:
-        return (member, statement, signature) in self._good or self._verify(member, statement, signature)
+        return self.known((member, statement, signature)) or self._verify(member, statement, signature)
+
+    def known(self, signed: Signed) -> bool:
+        """Whether it was found good, and is not forgotten."""
+        return signed in self._good
 
     def __len__(self) -> int:
         """How many are remembered."""

@@ -18,7 +18,7 @@ from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, JournalCorrupt, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.net.mesh import Mesh
-from p2pnode.node import Adopt
+from p2pnode.node import Adopt, Received
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
@@ -590,6 +590,30 @@ def test_certificates_that_come_together_are_checked_beside_the_loop(tmp_path, m
     else:
         assert beside[b"p2pnode/echo"] > 0
         assert loop[b"p2pnode/echo"] < beside[b"p2pnode/echo"], "but for the origins' and those of slots to come"
+
+
+def test_no_more_is_taken_for_checked_than_what_holds(tmp_path, monkeypatch):
+    """One wrong signature in a certificate, or none, among certificates that came together."""
+    _, homes = found_network(tmp_path, 4, steps=3)
+    monkeypatch.setattr(driver_module, "_AHEAD_MIN", 1)
+    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    driver, keys = make(homes[0]), [Identity.load(home.key) for home in homes]
+
+    def certificate(origin, wrong=None):
+        header = driver.node.party.header(origin, Slot(0), bytes(32))
+        signatures = [keys[origin].sign(header.proposal().statement)]
+        signatures += [keys[member].sign(header.echo().statement) for member in range(1, 4)]
+        if wrong is not None:
+            signatures[wrong] = signatures[wrong][::-1]
+        return Certificate(SignedHeader(header, signatures[0]), tuple(enumerate(signatures[1:], start=1)))
+
+    async def ahead(*certificates):
+        await driver._verify_ahead([Received(1, each) for each in certificates])
+        return [[driver._keys.known(signed) for signed in each.signed_by()] for each in certificates]
+
+    bad = [certificate(2, wrong) for wrong in range(4)]
+    assert uvloop.run(ahead(certificate(1), *bad)) == [[True] * 4] + [[False] * 4] * 4
+    driver._signer.close()
 
 
 def test_a_certificate_of_no_slot_in_play_costs_no_check(tmp_path, monkeypatch):
