@@ -37,9 +37,6 @@ REPEATS, QUICK_REPEATS = 5, 1
 STALL_S = 600.0
 """Long, for machines that do much else: a network that stalls is no result, however late it is noticed."""
 
-_SHOWN_S = 5e-5
-"""Phases that no recipe spends as much on a step as this are left out of the table."""
-
 
 class BenchFailed(P2PNodeError):
     """What is measured did not run to its end; says why."""
@@ -55,7 +52,8 @@ class Row:
         task: what they train.
         steps_per_second: of the whole network.
         ratio_to_plain: seconds of a step, divided by those of plain averaging among as many; 1 is as fast.
-        phases: seconds of a node a step, by what it did; see `p2pnode.driver.PHASES`. None of them where it has none.
+        phases: seconds of a node a step, by what it did; see `p2pnode.driver.PHASES`. Without the evaluation, which is
+            of the final model; empty where there are none.
     """
 
     recipe: str
@@ -147,7 +145,9 @@ def _network(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n:
         results = asyncio.run(run(Path(folder) / "net"))
     began, ended = (max(result[when] for result in results) for when in ("first_step_at", "last_step_at"))
     phases = {
-        phase: statistics.mean(result["phases"][phase] for result in results) / steps for phase in results[0]["phases"]
+        phase: statistics.mean(result["phases"][phase] for result in results) / steps
+        for phase in results[0]["phases"]
+        if phase != "evaluation"
     }
     return _Timing((ended - began) / (steps - 1), phases)
 
@@ -169,18 +169,17 @@ def _tables(rows: Sequence[Row], task: catalogue.TaskDefaults) -> Iterator[Table
     """How fast, and where the time goes."""
     title = f"{task.name}, {task.parameters:,} parameters, batches of {task.local_batch}, TLS"
     speed = Table(title=title, title_justify="left")
-    spent = Table(title="Where a node's time goes, ms a step", title_justify="left")
-    for table in (speed, spent):
-        table.add_column("recipe", no_wrap=True)
-        table.add_column("n", justify="right")
-    for heading in ("steps/s", "× plain"):
+    speed.add_column("recipe", no_wrap=True)
+    for heading in ("n", "steps/s", "× plain"):
         speed.add_column(heading, justify="right")
-    phases = sorted({phase for row in rows for phase, seconds in row.phases.items() if seconds >= _SHOWN_S})
-    for phase in phases:
-        spent.add_column(phase, justify="right")
     for row in rows:
         speed.add_row(row.recipe, str(row.n), f"{row.steps_per_second:.2f}", f"{row.ratio_to_plain:.2f}")
-        if row.phases:
-            spent.add_row(row.recipe, str(row.n), *(f"{1e3 * row.phases[phase]:.1f}" for phase in phases))
     yield speed
+    networks = [row for row in rows if row.phases]
+    spent = Table(title="Where a node's time goes, ms a step", title_justify="left")
+    spent.add_column("", no_wrap=True)
+    for row in networks:
+        spent.add_column(f"{row.recipe} {row.n}", justify="right")
+    for phase in networks[0].phases:
+        spent.add_row(phase, *(f"{1e3 * row.phases[phase]:.1f}" for row in networks))
     yield spent
