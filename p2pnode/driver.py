@@ -7,6 +7,7 @@ Training, mixing, evaluation and checkpoints run one after another in a worker t
 import asyncio
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -27,7 +28,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
-from p2pnode.identity import Identity, KeyRing
+from p2pnode.identity import Ahead, Identity, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
@@ -56,18 +57,34 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
+from p2pnode.observe.phases import Phases
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import make_folder, replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
-from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
+from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Equivocation, Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Slot, Verify
+from protocols.header import FLOAT32, Claim, Digest, Header, PeerId, Signature, Signer, Slot, Verify
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
 
 _TELL_EVERY_S = 5.0
+
+PHASES = ("gradient", "mix", "hash", "evaluation", "journal", "signatures", "talk")
+"""What a node does, the worker's own first: what the loop does meanwhile holds nobody up. `hash` is of one's own
+vectors, `journal` of all that is made durable, `talk` what is handled and sent but for `signatures`. Beside these it
+waits for its peers (`wire`), or for nothing but the machine (`idle`)."""
+
+_AHEAD_MIN = 32
+"""Signatures of certificates in one turn from which on threads check them: some 2 ms of the loop's thread. To wake the
+threads costs a tenth of that, and more on a busy machine."""
+
+_AHEAD_MAX = 4096
+"""Signatures found good ahead that are remembered: some 2 MiB. A step of 32 members has 682."""
+
+_CHECKERS = min(4, os.cpu_count() or 1)
+"""Threads that check signatures; libsodium lets them run side by side."""
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'."""
@@ -105,6 +122,8 @@ class Result:
         kept: how often the rule let it have a part in the mixture.
         bytes_sent, bytes_received: over all links, TLS not counted.
         peak_rss_mib: the most memory the process held.
+        seconds: from the start of the run until its result.
+        phases: the same, by what the node did or waited for; see `PHASES`.
     """
 
     name: str
@@ -118,6 +137,8 @@ class Result:
     bytes_sent: int
     bytes_received: int
     peak_rss_mib: float
+    seconds: float
+    phases: dict[str, float]
 
 
 class Driver:
@@ -155,14 +176,17 @@ class Driver:
         self.vectors = Vectors(length)
         said = self._said()
         first = self._resume(said)
+        self._phases = Phases(PHASES, rest="idle")
+        keys = KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members])
+        self._keys = Ahead(keys, _AHEAD_MAX)
         party = Party(
             self.me,
             self.genesis.committee,
             self.genesis.network,
             FLOAT32,
             length,
-            self._signer,
-            KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members]),
+            _TimedSigner(self._signer, self._phases),
+            _timed(self._keys, self._phases),
         )
         steps = self.genesis.training.steps
         self._evidence = self._recall_evidence(party.verify)
@@ -174,6 +198,7 @@ class Driver:
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")
         self._forget_before = 0
         self._inbox: list[Event] = []
         self._unread: Counter[PeerId] = Counter()
@@ -184,6 +209,7 @@ class Driver:
         self._steps_taken = first
         self._first_step_at = 0.0
         self._last_step_at = 0.0
+        self._began = time.monotonic()
         self._evaluation: Evaluation | None = None
         self._faults: Counter[tuple[PeerId, Fault]] = Counter()
         self._mixed: Counter[PeerId] = Counter()
@@ -202,6 +228,8 @@ class Driver:
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
+        self._began = time.monotonic()
+        self._phases.begin()
         try:
             await self._admin.start()
             with asking_disk(self.home.admin):
@@ -249,8 +277,13 @@ class Driver:
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
             "banned": [names[peer] for peer in self._conduct.all_banned(time.monotonic())],
+            **self._timings(),
             "finished": self._result is not None,
         }
+
+    def _timings(self) -> dict[str, Any]:
+        """How long the node has run, and on what."""
+        return {"seconds": time.monotonic() - self._began, "phases": self._phases.seconds()}
 
     def _phase(self) -> str:
         if self.node.finished:
@@ -270,16 +303,47 @@ class Driver:
             self._wake.clear()
             events, self._inbox = self._inbox, []
             self._unread.clear()
-            effects = [effect for event in events for effect in self._conversation.handle(event)]
+            await self._verify_ahead(events)
+            with self._phases.during("talk"):
+                effects = [effect for event in events for effect in self._conversation.handle(event)]
             if self._signer.dirty:  # nothing signed leaves before it is durable
                 await self._record(self._signer.flush)
             if self._forget_before > self._signer.floor:
                 await self._record(lambda: self._signer.forget_before(self._forget_before))
-            for effect in effects:
-                self._perform(effect)
-            for peer in {event.sender for event in events if isinstance(event, Received)}:
-                self._regulate(peer)
-            self._mesh.retry()
+            with self._phases.during("talk"):
+                for effect in effects:
+                    self._perform(effect)
+                for peer in {event.sender for event in events if isinstance(event, Received)}:
+                    self._regulate(peer)
+                self._mesh.retry()
+            self._phases.rest("wire" if self._phase() == "waiting" else "idle")
+
+    async def _verify_ahead(self, events: list[Event]) -> None:
+        """Check the certificates that came together in threads, so that the node, who asks again, finds it done.
+
+        Only those that it will ask about: who sends others must not cost more than to read them.
+        """
+        certificates = [
+            event.message.signed_by()
+            for event in events
+            if isinstance(event, Received) and isinstance(event.message, Certificate) and self._awaits(event.message)
+        ]
+        if _CHECKERS == 1 or sum(map(len, certificates)) < _AHEAD_MIN:
+            return
+        loop = asyncio.get_running_loop()
+        with self._phases.during("signatures"):
+            checks = [loop.run_in_executor(self._checkers, self._keys.check, signed) for signed in certificates]
+            good = await asyncio.gather(*checks)
+        for signed, holds in zip(certificates, good, strict=True):
+            if holds:
+                self._keys.remember(signed)
+
+    def _awaits(self, certificate: Certificate) -> bool:
+        return (
+            self.node.oldest <= certificate.slot.step
+            and certificate.slot <= self.node.horizon
+            and len(certificate.echoes) <= len(self.genesis.members)
+        )
 
     def _regulate(self, peer: PeerId) -> None:
         """Take no more of a peer than the node has got to, and than may wait in it."""
@@ -287,7 +351,8 @@ class Driver:
 
     async def _record(self, job: Callable[[], None]) -> None:
         """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
-        await asyncio.get_running_loop().run_in_executor(self._clerk, job)
+        with self._phases.during("journal"):
+            await asyncio.get_running_loop().run_in_executor(self._clerk, job)
 
     async def _tell_progress(self) -> None:
         """Say now and then where the node is, and whom it waits for if it does not get on."""
@@ -363,28 +428,40 @@ class Driver:
     # Effects on vectors.
 
     def _train(self, step: int) -> tuple[Digest, Vector]:
-        return self._proposal(Slot(step), self._local.train(step))
+        with self._phases.during("gradient"):
+            vector = self._local.train(step)
+        return self._proposal(Slot(step), vector)
 
     def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Vector]:
-        return self._proposal(into, self._local.differentiate(slot.step, model))
+        with self._phases.during("gradient"):
+            vector = self._local.differentiate(slot.step, model)
+        return self._proposal(into, vector)
 
     def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
-        return self._proposal(into, self._local.descend(slot.step, direction))
+        with self._phases.during("gradient"):
+            vector = self._local.descend(slot.step, direction)
+        return self._proposal(into, vector)
 
     def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Vector]:
         """What to propose in a slot, made durable: after a crash what was proposed before it, even if it would come out
         otherwise today. Of a vector that is proposed nowhere, its digest."""
-        if slot is None:
+        if slot is not None:
+            with self._phases.during("journal"):
+                vector = self._remembered(slot, vector)
+        with self._phases.during("hash"):
             return _named(vector)
+
+    def _remembered(self, slot: Slot, vector: Vector) -> Vector:
         kept = self._outbox.get(slot)
         if kept is not None and kept.shape == vector.shape:
-            return _named(kept)
+            return kept
         self._outbox.put(slot, vector)
-        return _named(vector)
+        return vector
 
     def _mix(self, gathered: Gathered, rows: list[Vector], into: Slot | None) -> tuple[Digest, Vector]:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
-        mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
+        with self._phases.during("mix"):
+            mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
         self._kept.update(gathered.values[row][0] for row in kept)
         return self._proposal(into, mixed)
 
@@ -424,17 +501,20 @@ class Driver:
         self._work(lambda: self._adopted(step + 1, vector))
 
     def _adopted(self, steps: int, vector: Vector) -> None:
-        self._trainer.adopt(torch.from_numpy(vector))
+        with self._phases.during("mix"):
+            self._trainer.adopt(torch.from_numpy(vector))
         self._model_step = steps
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
-            self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
+            with self._phases.during("evaluation"):
+                self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
             self._log.info("evaluated", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
 
     def _finish(self) -> Result:
         """The model is final: measure it on everything, and write down what came out."""
-        self._evaluation = self._trainer.evaluate()
+        with self._phases.during("evaluation"):
+            self._evaluation = self._trainer.evaluate()
         self._save_checkpoint()
         result = Result(
             self.config.name,
@@ -448,6 +528,7 @@ class Driver:
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
+            **self._timings(),
         )
         text = json.dumps(asdict(result), indent=2) + "\n"
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
@@ -469,7 +550,8 @@ class Driver:
     def _save_checkpoint(self) -> None:
         step = self._model_step
         tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
-        save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
+        with self._phases.during("journal"):
+            save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
         self._forget_before = max(self._forget_before, step - 1)
 
@@ -627,6 +709,7 @@ class Driver:
             self.home.admin.unlink()
         self._worker.shutdown(cancel_futures=True)
         self._clerk.shutdown(cancel_futures=True)
+        self._checkers.shutdown(cancel_futures=True)
         try:
             if self._failure is None and self._result is None:
                 self._save_checkpoint()
@@ -688,6 +771,28 @@ class Driver:
 
     def _name(self, peer: PeerId) -> str:
         return self.genesis.members[peer].name
+
+
+class _TimedSigner:
+    """A signer that says when it signs."""
+
+    def __init__(self, signer: Signer, phases: Phases) -> None:
+        self._phases = phases
+        self._signer = signer
+        self.promise = signer.promise
+        self.promised = signer.promised
+
+    def sign(self, claim: Claim) -> Signature | None:
+        with self._phases.during("signatures"):
+            return self._signer.sign(claim)
+
+
+def _timed(verify: Verify, phases: Phases) -> Verify:
+    def timed(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
+        with phases.during("signatures"):
+            return verify(member, statement, signature)
+
+    return timed
 
 
 def _named(vector: Vector) -> tuple[Digest, Vector]:

@@ -5,8 +5,9 @@ Statements are domain-separated by whoever composes them (`protocols.header`); t
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
@@ -23,7 +24,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from p2pnode.errors import ConfigError
-from protocols.header import PeerId, Signature
+from protocols.header import PeerId, Signature, Verify
 
 _NEVER_EXPIRES = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280, 4.1.2.5
 _LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)  # a wrong clock must not lock a node out
@@ -114,6 +115,45 @@ class KeyRing:
         except BadSignatureError:
             return False
         return True
+
+
+Signed: TypeAlias = tuple[PeerId, bytes, Signature]
+"""Who signed, what, and the signature."""
+
+
+class Ahead:
+    """Checks signatures, but for those that were found good ahead of being asked about.
+
+    Args:
+        verify: checks; in any thread.
+        most: signatures that are remembered; of more the oldest are checked again.
+    """
+
+    def __init__(self, verify: Verify, most: int) -> None:
+        self._verify = verify
+        self._most = most
+        self._good: dict[Signed, None] = {}
+
+    def __call__(self, member: PeerId, statement: bytes, signature: Signature, /) -> bool:
+        return self.known((member, statement, signature)) or self._verify(member, statement, signature)
+
+    def known(self, signed: Signed) -> bool:
+        """Whether it was found good, and is not forgotten."""
+        return signed in self._good
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._good)
+
+    def check(self, signed: Iterable[Signed]) -> bool:
+        """Whether all are good, at the cost of the first that is not. In any thread: it remembers nothing."""
+        return all(self._verify(*each) for each in signed)
+
+    def remember(self, signed: Iterable[Signed]) -> None:
+        """These were found good."""
+        self._good.update(dict.fromkeys(signed))
+        while len(self._good) > self._most:
+            del self._good[next(iter(self._good))]
 
 
 def certified_key(pem: str) -> bytes:

@@ -48,6 +48,7 @@ class Plan:
         attacks: what the liars do.
         data_dir: folder of the task's files.
         stall_s: give up when no honest node takes a step for so long.
+        evaluations: how often each node measures its model on the way, at most.
     """
 
     out: Path
@@ -57,6 +58,7 @@ class Plan:
     attacks: tuple[str, ...]
     data_dir: str | None
     stall_s: float
+    evaluations: int = 20
 
 
 @dataclass(slots=True)
@@ -151,10 +153,11 @@ class Testnet:
         # A mistake in the settings is refused before a port is looked for and an earlier run moved out of the way.
         charter([Place(node.name, f"127.0.0.1:{i + 1}", {}) for i, node in enumerate(self.nodes)], plan.values)
         ports = free_ports(2 * plan.nodes)
+        steps = int(plan.values["training"]["steps"])
         settings = {
             "data_dir": plan.data_dir,
             "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
-            "evaluate_every": max(1, int(plan.values["training"]["steps"]) // 20),
+            "evaluate_every": max(1, steps // plan.evaluations) if plan.evaluations else 0,
             "ban_s": 0.0,  # liars are here to lie to the last step; banned, they would be silent
         }
         places = [

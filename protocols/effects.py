@@ -47,6 +47,13 @@ class Certificate(_Shown):
 
     echoes: tuple[tuple[PeerId, Signature], ...]
 
+    def signed_by(self) -> tuple[tuple[PeerId, bytes, Signature], ...]:
+        """All signatures that it holds by: whose, on what, and the signature."""
+        header = self.signed.header
+        statement = header.echo().statement
+        echoes = tuple((member, statement, signature) for member, signature in self.echoes)
+        return ((header.origin, header.proposal().statement, self.signed.signature), *echoes)
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting(_Shown):

@@ -18,6 +18,7 @@ ALLOWED = {
         "p2pnode/testnet.py",
         "p2pnode/soak.py",
         "p2pnode/cli.py",
+        "p2pnode/bench/",
         "p2pnode/experiment/real.py",
     ),
     "msgpack": ("p2pnode/codec.py",),

@@ -4,7 +4,6 @@ All rules take their turns again and again, and of each the median counts: so wh
 alike. On a CUDA device the bandwidth of a copy is measured too, for the fraction of it that a rule achieves.
 """
 
-import ctypes
 import json
 import statistics
 import sys
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -26,6 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from p2pnode.aggregation import RULES, aggregate
+from p2pnode.bench.app import app
+from p2pnode.bench.memory import forget_peak, peak
 from p2pnode.errors import ConfigError, P2PNodeError
 
 SIZES = ("10,2,5000000", "26,5,1000000", "64,15,300000")
@@ -71,23 +71,6 @@ class Row:
     note: str = ""
 
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-
-
-@app.callback()
-def main() -> None:
-    """Measure p2pnode on this machine.
-
-    scripts/bench rules                        every rule at three sizes
-
-    scripts/bench rules --quick                the same in seconds, smaller
-
-    scripts/bench rules --size 10,2,1000000    10 vectors, 2 of them lies, of 1,000,000 coordinates
-
-    scripts/bench rules --json > rules.jsonl   one JSON object a line
-    """
-
-
 @app.command()
 def rules(
     size: Annotated[list[str] | None, typer.Option(help="n,f,d: vectors, lies, coordinates; may be repeated.")] = None,
@@ -106,15 +89,6 @@ def rules(
         console = Console()
         console.print(*_tables(rows, threads), sep="\n")
         console.print("Medians of interleaved repeats. Extra: the most memory that a call held beside its inputs.")
-
-
-def run() -> None:
-    """Run the command line; a mistake in the settings exits with 2."""
-    try:
-        app()
-    except ConfigError as error:
-        Console(stderr=True).print("[bold red]refused[/]", error)
-        sys.exit(2)
 
 
 def parse_size(text: str) -> tuple[int, int, int]:
@@ -207,25 +181,9 @@ def _first(call: Call, device: str) -> tuple[float, int | None]:
         before = torch.cuda.memory_allocated()
         taken = _seconds(call, device)
         return taken, torch.cuda.max_memory_allocated() - before
-    resident = _forget_peak()
+    resident = forget_peak()
     taken = _seconds(call, device)
-    return taken, None if resident is None else max(0, _status("VmHWM") - resident)
-
-
-def _forget_peak() -> int | None:
-    """Make the process's peak of memory what it holds now, and say how much that is; None where Linux is not."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # else a call is given what an earlier one gave back, and seems to need none
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _status("VmRSS")
-    except (OSError, AttributeError):
-        return None
-
-
-def _status(field: str) -> int:
-    """Bytes of memory that Linux reports of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return taken, None if resident is None else max(0, peak() - resident)
 
 
 def _seconds(call: Call, device: str) -> float:

@@ -19,9 +19,9 @@ from p2pnode import driver as driver_module
 from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
-from p2pnode.identity import Identity
+from p2pnode.identity import Identity, KeyRing
 from p2pnode.net.mesh import Mesh
-from p2pnode.node import Adopt
+from p2pnode.node import Adopt, Received
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
@@ -720,6 +720,95 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert [(await run).steps for run in runs] == [2, 2]
         assert one.status()["finished"] is True
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
+
+    uvloop.run(work())
+
+
+@pytest.mark.parametrize("at_least", [1, 10**6])
+def test_certificates_that_come_together_are_checked_beside_the_loop(tmp_path, monkeypatch, at_least):
+    _, homes = found_network(tmp_path, 4, steps=3)
+    loop, beside = Counter(), Counter()
+
+    class WatchedRing(KeyRing):
+        def __call__(self, member, statement, signature, /):
+            here = threading.current_thread() is threading.main_thread()
+            (loop if here else beside)[statement.partition(b"/v1")[0]] += 1
+            return super().__call__(member, statement, signature)
+
+    monkeypatch.setattr(driver_module, "KeyRing", WatchedRing)
+    monkeypatch.setattr(driver_module, "_AHEAD_MIN", at_least)
+    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    drivers = [make(home) for home in homes]
+    results = uvloop.run(run_all(*drivers))
+    assert [result.steps for result in results] == [3] * 4
+    assert [driver._log.of("fault") for driver in drivers] == [[]] * 4
+    if at_least > 1:
+        assert not beside
+        assert loop[b"p2pnode/echo"] >= 4 * 3 * 3, "the origins', and those of certificates"
+    else:
+        assert beside[b"p2pnode/echo"] > 0
+        assert loop[b"p2pnode/echo"] < beside[b"p2pnode/echo"], "but for the origins' and those of slots to come"
+
+
+def test_no_more_is_taken_for_checked_than_what_holds(tmp_path, monkeypatch):
+    """One wrong signature in a certificate, or none, among certificates that came together."""
+    _, homes = found_network(tmp_path, 4, steps=3)
+    monkeypatch.setattr(driver_module, "_AHEAD_MIN", 1)
+    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    driver, keys = make(homes[0]), [Identity.load(home.key) for home in homes]
+
+    def certificate(origin, wrong=None):
+        header = driver.node.party.header(origin, Slot(0), bytes(32))
+        signatures = [keys[origin].sign(header.proposal().statement)]
+        signatures += [keys[member].sign(header.echo().statement) for member in range(1, 4)]
+        if wrong is not None:
+            signatures[wrong] = signatures[wrong][::-1]
+        return Certificate(SignedHeader(header, signatures[0]), tuple(enumerate(signatures[1:], start=1)))
+
+    async def ahead(*certificates):
+        await driver._verify_ahead([Received(1, each) for each in certificates])
+        return [[driver._keys.known(signed) for signed in each.signed_by()] for each in certificates]
+
+    bad = [certificate(2, wrong) for wrong in range(4)]
+    assert uvloop.run(ahead(certificate(1), *bad)) == [[True] * 4] + [[False] * 4] * 4
+    driver._signer.close()
+
+
+def test_a_certificate_of_no_slot_in_play_costs_no_check(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 4, steps=3)
+    driver = make(homes[0])
+    echoes = tuple((member, bytes(64)) for member in range(3))
+
+    def ahead(step, echoes=echoes):
+        signed = SignedHeader(driver.node.party.header(1, Slot(step), bytes(32)), bytes(64))
+        return driver._awaits(Certificate(signed, echoes))
+
+    assert ahead(0)
+    assert ahead(1)
+    assert not ahead(2)
+    assert not ahead(0, echoes * 2)
+    driver._signer.close()
+
+
+def test_a_result_tells_where_the_time_went(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=8, checkpoint_every=2)
+
+    async def work():
+        drivers = [make(home) for home in homes[:2]]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        one = drivers[0]
+        await until(lambda: one.status()["waits_for"] == ["node2"], "the wait for the third")
+        waited = one.status()["phases"]
+        await until(lambda: one.status()["phases"]["wire"] > waited["wire"], "waiting is counted")
+        await run_all(make(homes[2]))
+        for run in runs:
+            result = await run
+            assert set(result.phases) == {*driver_module.PHASES, "idle", "wire"}
+            assert min(result.phases.values()) > 0
+            assert 0.95 * result.seconds <= sum(result.phases.values()) <= 1.05 * result.seconds
+        told = json.loads(homes[0].result.read_text())
+        assert told["phases"] == (await runs[0]).phases
+        assert told["seconds"] <= one.status()["seconds"]
 
     uvloop.run(work())
 

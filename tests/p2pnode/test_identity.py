@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnode.errors import ConfigError
-from p2pnode.identity import Identity, KeyRing, certificate_der, certified_key
+from p2pnode.identity import Ahead, Identity, KeyRing, certificate_der, certified_key
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
     (
@@ -226,3 +226,40 @@ def test_a_key_ring_of_small_order_keys_verifies_nothing():
     neutral = (1).to_bytes(32, "little")
     for key in (bytes(32), neutral):
         assert not KeyRing([key])(0, b"anything", neutral + bytes(32))
+
+
+# Signatures checked ahead.
+
+
+def test_what_was_found_good_ahead_is_not_checked_again():
+    asked = []
+    ahead = Ahead(lambda *signed: asked.append(signed) or RING(*signed), most=10)
+    good = (1, b"statement", SIGNATURE)
+    assert ahead.check([good])
+    assert len(ahead) == 0, "which may be in any thread"
+    ahead.remember([good])
+    asked.clear()
+    assert ahead(*good)
+    assert asked == []
+    for other in ((0, b"statement", SIGNATURE), (1, b"other", SIGNATURE), (1, b"statement", SIGNATURE[::-1])):
+        assert not ahead(*other)
+        assert not ahead(*other), "what is wrong is remembered as nothing"
+    assert len(asked) == 6
+
+
+def test_a_check_ends_at_the_first_that_is_wrong():
+    asked = []
+    ahead = Ahead(lambda *signed: asked.append(signed) or RING(*signed), most=10)
+    good, bad = (1, b"statement", SIGNATURE), (0, b"statement", SIGNATURE)
+    assert not ahead.check([good, bad, good])
+    assert asked == [good, bad]
+
+
+def test_of_too_many_the_oldest_are_forgotten():
+    ahead = Ahead(lambda *signed: False, most=3)
+    signed = [(member, b"statement", SIGNATURE) for member in range(5)]
+    for each in signed:
+        ahead.remember([each])
+    assert [ahead(*each) for each in signed] == [False, False, True, True, True]
+    ahead.remember(signed)
+    assert len(ahead) == 3

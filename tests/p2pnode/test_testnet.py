@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from p2pnode import testnet
+from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError
 from p2pnode.home import Home
 from p2pnode.testnet import NodeView, Plan, disagreement, free_ports, make_way
@@ -38,6 +40,16 @@ def a_testnet(out, **more):
 
 def tree(folder):
     return {str(path.relative_to(folder)): path.is_file() and path.read_text() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("evaluations", "every"), [(20, 1), (3, 3), (0, 0)])
+def test_nodes_measure_their_model_as_often_as_is_planned(tmp_path, evaluations, every):
+    async def found():
+        testnet.Testnet(planned, time.time(), lambda nodes: None)._found()
+
+    planned = replace(plan(tmp_path / "net"), evaluations=evaluations)
+    asyncio.run(found())
+    assert NodeConfig.load(Home(tmp_path / "net" / "node0").config).evaluate_every == every
 
 
 # Folders.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from protocols.effects import (
@@ -16,7 +18,7 @@ from protocols.effects import (
 from protocols.faults import Fault
 from protocols.header import SignedHeader, Slot
 from protocols.signed_echo import SignedEcho
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed
+from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed, verify
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -82,6 +84,35 @@ def test_integrity_nothing_follows_once_it_is_done():
     for message in (Proposal(OTHER), Sighting(OTHER), certificate(OTHER, [0, 1, 2]), echo(1, ONE), VOUCHED):
         assert broadcast.handle(0, message) == []
     assert broadcast.arrived(B) == broadcast.unusable(A) == broadcast.close() == []
+
+
+def test_integrity_ones_own_echo_needs_no_check_and_nothing_else_passes_for_it():
+    asked = []
+
+    def watch(member, statement, signature):
+        asked.append(member)
+        return verify(member, statement, signature)
+
+    def echoed():
+        broadcast = SignedEcho(replace(party(3), verify=watch), Slot(0), 0)
+        broadcast.handle(0, Proposal(ONE))
+        broadcast.arrived(A)
+        asked.clear()
+        return broadcast
+
+    assert echoed().handle(0, certificate(ONE, [0, 1, 3])) == [Deliver(ONE.header)]
+    assert asked == [0, 1]
+    mine = echo(3, ONE).signature
+    for signed_, signature in ((ONE, JUNK), (OTHER, mine)):
+        echoes = (*certificate(signed_, [0, 1]).echoes, (3, signature))
+        assert echoed().handle(0, Certificate(signed_, echoes)) == [Accuse(0, Fault.MALFORMED)]
+    echoes = ((1, mine), *certificate(ONE, [2, 3]).echoes)
+    assert echoed().handle(0, Certificate(ONE, echoes)) == [Accuse(0, Fault.MALFORMED)]
+
+
+def test_a_certificate_names_every_signature_that_it_holds_by():
+    assert all(verify(*each) for each in VOUCHED.signed_by())
+    assert [member for member, _, _ in VOUCHED.signed_by()] == [0, 0, 1, 2]
 
 
 def test_consistency_a_member_echoes_the_first_header_only_and_none_once_it_knows_of_two():

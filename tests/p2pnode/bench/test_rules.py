@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from p2pnode.aggregation import RULES
 from p2pnode.bench import rules as bench
+from p2pnode.bench.memory import forget_peak
 from p2pnode.errors import ConfigError
 
 AS_USUAL = torch.get_num_threads()
@@ -54,7 +55,7 @@ def test_a_size_that_is_none_is_refused_with_the_remedy(text):
 
 
 def test_the_memory_that_a_call_holds_is_seen():
-    if bench._forget_peak() is None:
+    if forget_peak() is None:
         pytest.skip("this system does not say how much memory a process has held")
     _, held = bench._first(lambda: torch.ones(8 << 20, dtype=torch.float32), "cpu")
     assert 30 << 20 <= held <= 60 << 20

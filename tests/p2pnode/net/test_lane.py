@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import threading
 import tracemalloc
 
 import numpy as np
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed
+from p2pnode.net import lane as lanes
 from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.lane import BulkLane, ControlLane
 from p2pnode.storage.vectors import Verdict, digest_of
 from protocols.header import Slot
+from tests.loopback import until
 
 MIB = 2**20
+HEAD_BYTES = struct.calcsize(">QBHQ32s")
 BACKLOG = MIB
 PLENTY = Allowance(1e9, 1e12, 1e9)
 
@@ -136,6 +140,19 @@ def piece_sizes(data):
     sizes = data.draw(st.lists(st.integers(1, 97) | st.integers(1000, 5000), min_size=1, max_size=8))
     while True:
         yield from sizes
+
+
+async def feed_on(lane, transport, data):
+    """Give the lane all of the bytes, whenever it reads again."""
+    while data:
+        data = feed(lane, transport, data)
+        await until(lambda: transport.reading or transport.aborted, "the lane reads on")
+        if transport.aborted:
+            return
+
+
+def long_on_wire(each):
+    return struct.pack(">QBHQ32s", 0, 0, 0, each.nbytes, digest_of(each)) + each.tobytes()
 
 
 def peak_of(act):
@@ -461,7 +478,7 @@ def test_no_memory_is_taken_for_a_vector_that_is_not_let_in():
 
     def flood(verdict):
         lane, _, transport = bulk(verdict)
-        feed(lane, transport, head + bytes(MIB))
+        feed(lane, transport, head + bytes(MIB // 2))
 
     for verdict in (Verdict.WAIT, Verdict.REFUSE, Verdict.DISCARD):
         assert peak_of(lambda verdict=verdict: flood(verdict)) < 4 * MIB
@@ -469,42 +486,149 @@ def test_no_memory_is_taken_for_a_vector_that_is_not_let_in():
 
 
 def test_pieces_stop_when_the_pipe_is_full_and_go_on_when_it_has_room():
-    each = vector(1, MIB // 2)
-    lane, taker, transport = bulk()
-    lane.pause_writing()
-    lane.send(Slot(0), digest_of(each), each)
-    assert transport.written == []
-    lane.resume_writing()
-    assert len(transport.bytes) > each.nbytes
-    assert max(len(written) for written in transport.written) <= MIB, "small beside a vector"
+    each, small = vector(1, MIB // 2), vector(2)
 
     class Narrow(FakeTransport):
         """Full after each write."""
 
         def write(self, data):
             super().write(data)
-            narrow.pause_writing()
+            lane.pause_writing()
 
-    narrow, pipe = BulkLane(taker, Budget(PLENTY), BACKLOG), Narrow()
-    narrow.connection_made(pipe)
-    assert pipe.high is not None
-    assert pipe.high <= MIB
-    narrow.send(Slot(0), digest_of(each), each)
-    narrow.send(Slot(1), digest_of(vector(2)), vector(2))
-    turns = 0
-    while len(pipe.bytes) < len(transport.bytes) + len(on_wire((Slot(1), vector(2)))):
-        before = len(pipe.bytes)
-        narrow.resume_writing()
-        assert before < len(pipe.bytes) <= before + MIB
-        turns += 1
-        assert turns < 100
-    assert pipe.bytes == on_wire((Slot(0), each), (Slot(1), vector(2)))
-    assert narrow.bytes_sent == len(pipe.bytes)
+    async def run():
+        pipe.high = None
+        lane.connection_made(pipe)
+        assert pipe.high <= MIB
+        lane.pause_writing()
+        lane.send(Slot(0), digest_of(each), each)
+        lane.send(Slot(1), digest_of(small), small)
+        assert pipe.written == []
+        turns = 0
+        while len(pipe.bytes) < 2 * HEAD_BYTES + each.nbytes + small.nbytes:
+            before = len(pipe.bytes)
+            lane.resume_writing()
+            await asyncio.sleep(0)
+            assert before < len(pipe.bytes) <= before + MIB, "small beside a vector"
+            turns += 1
+            assert turns < 100
+
+    lane, pipe = BulkLane(Taker(), Budget(PLENTY), BACKLOG), Narrow()
+    asyncio.run(run())
+    assert pipe.bytes == long_on_wire(each) + on_wire((Slot(1), small))
+    assert lane.bytes_sent == len(pipe.bytes)
+
+
+def test_a_vector_goes_a_piece_a_turn_so_that_messages_have_theirs():
+    each, small = vector(1, MIB), vector(2)
+
+    async def run():
+        lane, _, transport = bulk()
+        lane.send(Slot(0), digest_of(each), each)
+        lane.send(Slot(1), digest_of(small), small)
+        turns = 0
+        while len(transport.bytes) < 2 * HEAD_BYTES + each.nbytes + small.nbytes:
+            before = len(transport.bytes)
+            lane.resume_writing()  # as the transport may say at any time
+            await asyncio.sleep(0)
+            assert len(transport.bytes) - before <= 2 * (256 * 1024 + HEAD_BYTES)
+            turns += 1
+        assert transport.bytes == long_on_wire(each) + on_wire((Slot(1), small))
+        assert turns >= 8
+
+    asyncio.run(run())
+
+
+def test_reading_rests_after_a_turn_and_goes_on_by_itself():
+    each = vector(1, MIB)
+    wire = long_on_wire(each)
+
+    async def run():
+        lane, taker, transport = bulk()
+        while wire[lane.bytes_received :]:
+            before = lane.bytes_received
+            feed(lane, transport, wire[before:])
+            assert lane.bytes_received - before <= 2 * MIB
+            assert taker.vectors or not transport.reading
+            lane.retry()
+            assert taker.vectors or not transport.reading, "only the end of the turn ends the rest"
+            await asyncio.sleep(0)
+            assert transport.reading
+        assert taker.vectors[0][1].tobytes() == each.tobytes()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("place", [None, 0, 3 * MIB, 6 * MIB - 2049])
+def test_a_long_vector_is_hashed_in_order_beside_the_loop(place, monkeypatch):
+    each, here, hashed = vector(1, 3 * MIB // 2 - 512), threading.get_ident(), []
+    wire = bytearray(long_on_wire(each) + on_wire((Slot(1), vector(2))))
+    if place is not None:
+        wire[HEAD_BYTES + place] ^= 1
+    hash_ = lanes._Arrival.hash
+
+    def seen(arrival):
+        hashed.append((threading.get_ident() == here, len(arrival), arrival.unhashed))
+        hash_(arrival)
+
+    async def run():
+        end = HEAD_BYTES + each.nbytes - 400
+        await feed_on(lane, transport, bytes(wire[:end]))
+        await until(lambda: not lane._arrival.in_thread, "only the rest, too short for a thread, is left to hash")
+        await feed_on(lane, transport, bytes(wire[end:]))
+        await until(lambda: len(taker.vectors) == 2 or transport.aborted, "both vectors")
+
+    monkeypatch.setattr(lanes._Arrival, "hash", seen)
+    lane, taker, transport = bulk()
+    asyncio.run(run())
+    assert [
+        stretch for on_loop, length, stretch in hashed if on_loop and length == each.nbytes and stretch >= MIB
+    ] == []
+    assert any(not on_loop for on_loop, _, _ in hashed)
+    if place is None:
+        assert [got.tobytes() for _, got in taker.vectors] == [each.tobytes(), vector(2).tobytes()]
+    else:
+        assert taker.vectors == []
+        lane.connection_lost(None)
+        assert isinstance(taker.reasons[0], Malformed)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_nothing_more_is_read_until_a_long_vector_is_hashed(lost, monkeypatch):
+    each, may_hash = vector(1, 3 * MIB // 2), threading.Event()
+    hash_ = lanes._Arrival.hash
+
+    def slowly(arrival):
+        assert may_hash.wait(60)
+        hash_(arrival)
+
+    async def run():
+        await feed_whole()
+        for _ in range(5):
+            await asyncio.sleep(0)
+            lane.retry()
+            assert not transport.reading
+        assert len(taker.judged) == 1, "it is not judged again"
+        assert taker.vectors == []
+        if lost:
+            lane.connection_lost(None)
+        may_hash.set()
+        if not lost:
+            await until(lambda: taker.vectors, "the vector")
+            assert transport.reading
+
+    async def feed_whole():
+        left = long_on_wire(each)
+        while left:
+            left = feed(lane, transport, left)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(lanes._Arrival, "hash", slowly)
+    lane, taker, transport = bulk()
+    asyncio.run(run())
+    assert len(taker.vectors) == (not lost)
 
 
 def test_a_vector_waits_in_the_queue_once_and_uncopied():
-    lane, _, transport = bulk()
-    lane.pause_writing()
     one, other = vector(1, MIB // 16), vector(2)
 
     def send():
@@ -512,8 +636,14 @@ def test_a_vector_waits_in_the_queue_once_and_uncopied():
             lane.send(Slot(0), digest_of(one), one)
             lane.send(Slot(0), digest_of(other), other)
 
-    assert peak_of(send) < one.nbytes
-    lane.resume_writing()
+    async def run():
+        assert peak_of(send) < one.nbytes
+        lane.resume_writing()
+        await asyncio.sleep(0)
+
+    lane, _, transport = bulk()
+    lane.pause_writing()
+    asyncio.run(run())
     assert transport.bytes == on_wire((Slot(0), one), (Slot(0), other))
 
 
@@ -534,14 +664,20 @@ def test_a_peer_that_does_not_read_its_vectors_is_given_up_at_the_bound():
 
 
 def test_one_vector_larger_than_the_bound_still_goes():
-    each = vector(1, BACKLOG)
-    lane, _, transport = bulk()
-    lane.pause_writing()
-    lane.send(Slot(0), digest_of(each), each)
-    lane.send(Slot(1), digest_of(vector(2)), vector(2))
-    assert not transport.aborted
-    lane.resume_writing()
-    assert transport.bytes == on_wire((Slot(0), each), (Slot(1), vector(2)))
+    each, small = vector(1, BACKLOG), vector(2)
+
+    async def run():
+        lane, _, transport = bulk()
+        lane.pause_writing()
+        lane.send(Slot(0), digest_of(each), each)
+        lane.send(Slot(1), digest_of(small), small)
+        assert not transport.aborted
+        lane.resume_writing()
+        while len(transport.bytes) < 2 * HEAD_BYTES + each.nbytes + small.nbytes:
+            await asyncio.sleep(0)
+        assert transport.bytes == long_on_wire(each) + on_wire((Slot(1), small))
+
+    asyncio.run(run())
 
 
 def test_a_lane_that_is_lost_tells_so_once_and_takes_nothing_more():

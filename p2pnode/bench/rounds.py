@@ -1,0 +1,185 @@
+"""What resilience costs a network: its steps per second beside those of plain averaging, and of torch's own DDP.
+
+The networks are real ones, of processes on this machine with sockets, TLS and files. All take their turns again and
+again, and of each the median counts.
+"""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from p2pnode.bench.app import app
+from p2pnode.errors import P2PNodeError
+from p2pnode.learning import catalogue
+from p2pnode.testnet import Plan, Testnet, free_ports
+
+PLAIN, DDP = "dsgd", "ddp-gloo"
+
+RUNS = ((PLAIN, 5), ("trimmed", 5), (DDP, 5), (PLAIN, 7), ("trimmed", 7), ("monna", 7))
+"""(recipe, n), a plain one of every n; the resilient ones tolerate one liar."""
+
+QUICK_RUNS = ((PLAIN, 5), ("trimmed", 5), (DDP, 5))
+STEPS, QUICK_STEPS = 60, 6
+REPEATS, QUICK_REPEATS = 5, 1
+STALL_S = 600.0
+"""Long, for machines that do much else: a network that stalls is no result, however late it is noticed."""
+
+
+class BenchFailed(P2PNodeError):
+    """What is measured did not run to its end; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One recipe in a network of n.
+
+    Args:
+        recipe: its name, or `ddp-gloo`.
+        n: nodes.
+        task: what they train.
+        steps_per_second: of the whole network.
+        ratio_to_plain: seconds of a step, divided by those of plain averaging among as many; 1 is as fast.
+        phases: seconds of a node a step, by what it did; see `p2pnode.driver.PHASES`. Without the evaluation, which is
+            of the final model; empty where there are none.
+    """
+
+    recipe: str
+    n: int
+    task: str
+    steps_per_second: float
+    ratio_to_plain: float
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """One run: seconds of a step, and those of a node a step by phase."""
+
+    step: float
+    phases: dict[str, float]
+
+
+@app.command("round")
+def rounds(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="MNIST's files, for its convolutional network; else the small digits task.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few steps, one repeat, five nodes.")] = False,
+    steps: Annotated[int | None, typer.Option(min=2, help="Steps of a run.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Runs of each recipe.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Time steps of resilient recipes beside plain averaging and torch's DDP, in networks of real processes."""
+    task = catalogue.find("digits" if data_dir is None else "mnist")
+    rows = measure(
+        task,
+        None if data_dir is None else str(data_dir.resolve()),
+        QUICK_RUNS if quick else RUNS,
+        steps or (QUICK_STEPS if quick else STEPS),
+        repeats or (QUICK_REPEATS if quick else REPEATS),
+    )
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps(asdict(row)) + "\n")
+    else:
+        console = Console()
+        console.print(*_tables(rows, task), sep="\n")
+        console.print("Medians of interleaved runs. Each moment counts for one phase: see p2pnode.driver.PHASES.")
+
+
+def measure(
+    task: catalogue.TaskDefaults, data_dir: str | None, runs: Sequence[tuple[str, int]], steps: int, repeats: int
+) -> list[Row]:
+    """The rows of all runs; progress goes to stderr.
+
+    Raises:
+        ConfigError: if a data file is wrong or missing.
+        BenchFailed, TestnetFailed: if a run did not come to its end.
+    """
+    timings: dict[tuple[str, int], list[_Timing]] = {run: [] for run in runs}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=repeats * len(runs))
+        for _ in range(repeats):
+            for recipe, n in runs:
+                progress.update(bar, description=f"{recipe} n={n}")
+                timing = _ddp(task, data_dir, n, steps) if recipe == DDP else _network(task, data_dir, recipe, n, steps)
+                timings[recipe, n].append(timing)
+                progress.advance(bar)
+    seconds = {run: statistics.median(timing.step for timing in taken) for run, taken in timings.items()}
+    return [
+        Row(recipe, n, task.name, 1 / step, step / seconds[PLAIN, n], _phases(timings[recipe, n]))
+        for (recipe, n), step in seconds.items()
+    ]
+
+
+def _network(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, steps: int) -> _Timing:
+    training = {
+        "task": task.name,
+        "steps": steps,
+        "local_batch": task.local_batch,
+        "momentum": task.momentum,
+        "lr": task.lr,
+        "lr_decay_every": task.lr_decay_every,
+    }
+    values = {"f": 0 if recipe == PLAIN else 1, "recipe": {"name": recipe}, "training": training}
+
+    async def run(out: Path) -> list[dict[str, Any]]:
+        net = Testnet(Plan(out, values, n, 0, (), data_dir, STALL_S, evaluations=0), time.time(), lambda _: None)
+        await net.run()
+        return [node.result for node in net.honest if node.result is not None]
+
+    with TemporaryDirectory(prefix="p2pnode-") as folder:
+        results = asyncio.run(run(Path(folder) / "net"))
+    began, ended = (max(result[when] for result in results) for when in ("first_step_at", "last_step_at"))
+    phases = {
+        phase: statistics.mean(result["phases"][phase] for result in results) / steps
+        for phase in results[0]["phases"]
+        if phase != "evaluation"
+    }
+    return _Timing((ended - began) / (steps - 1), phases)
+
+
+def _ddp(task: catalogue.TaskDefaults, data_dir: str | None, n: int, steps: int) -> _Timing:
+    numbers = (n, task.local_batch, steps, free_ports(1)[0])
+    command = [sys.executable, "-m", "p2pnode.bench.ddp", task.name, data_dir or "", *map(str, numbers)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        raise BenchFailed(f"torch's DDP failed with exit code {ended.returncode}; what it said stands above")
+    return _Timing(float(ended.stdout), {})
+
+
+def _phases(taken: Sequence[_Timing]) -> dict[str, float]:
+    return {phase: statistics.median(timing.phases[phase] for timing in taken) for phase in taken[0].phases}
+
+
+def _tables(rows: Sequence[Row], task: catalogue.TaskDefaults) -> Iterator[Table]:
+    """How fast, and where the time goes."""
+    title = f"{task.name}, {task.parameters:,} parameters, batches of {task.local_batch}, TLS"
+    speed = Table(title=title, title_justify="left")
+    speed.add_column("recipe", no_wrap=True)
+    for heading in ("n", "steps/s", "× plain"):
+        speed.add_column(heading, justify="right")
+    for row in rows:
+        speed.add_row(row.recipe, str(row.n), f"{row.steps_per_second:.2f}", f"{row.ratio_to_plain:.2f}")
+    yield speed
+    networks = [row for row in rows if row.phases]
+    spent = Table(title="Where a node's time goes, ms a step", title_justify="left")
+    spent.add_column("", no_wrap=True)
+    for row in networks:
+        spent.add_column(f"{row.recipe} {row.n}", justify="right")
+    for phase in networks[0].phases:
+        spent.add_row(phase, *(f"{1e3 * row.phases[phase]:.1f}" for row in networks))
+    yield spent
