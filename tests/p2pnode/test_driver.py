@@ -152,7 +152,7 @@ def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch):
     for watch in watches.values():
         assert watch.left["proposal"] >= 6
         assert watch.left["echo"] >= 6
-        assert watch.left["own echo"] >= 6
+        assert watch.left["own echo"] >= 5  # of the last step it may leave without its own certificate
 
 
 # What may go wrong.
