@@ -232,23 +232,33 @@ class Lanes:
 
     def mixtures(self, bits: list[Value], points: int) -> list[Value]:
         """The bits of so many mixtures of the rows, summed in float64."""
-        n = len(bits)
+        n, at_once = len(bits), MIXED_AT_ONCE // self._form.lanes
+        if points <= at_once:  # laid out, so that one turn of the loop over the coordinates begins before the last ends
+            totals = [self.zero()] * points
+            for row, each in enumerate(bits):
+                totals = self._add_row(
+                    totals, self.widen(each), [type_index(point * n + row) for point in range(points)]
+                )
+            return [self.rounded(total) for total in totals]
         with self._builder.goto_entry_block():
             table = self._builder.alloca(self._wide, n)
         for row, each in enumerate(bits):
             self._builder.store(self.widen(each), at(self._builder, table, row, self._wide))
         mixed = []
-        for first in range(0, points, MIXED_AT_ONCE // self._form.lanes):
-            some = range(first, min(first + MIXED_AT_ONCE // self._form.lanes, points))
+        for first in range(0, points, at_once):
+            some = range(first, min(first + at_once, points))
 
             def add_row(row: Value, totals: list[Value], some: range = some) -> list[Value]:
-                wide = load_at(self._builder, table, row, self._wide)
                 places = [self._builder.add(row, type_index(point * n)) for point in some]
-                return [self.add(total, wide, place) for total, place in zip(totals, places, strict=True)]
+                return self._add_row(totals, load_at(self._builder, table, row, self._wide), places)
 
             totals = loop(self._builder, type_index(0), type_index(n), 1, add_row, [self.zero()] * len(some))
             mixed += [self.rounded(total) for total in totals]
         return mixed
+
+    def _add_row(self, totals: list[Value], wide: Value, places: list[Value]) -> list[Value]:
+        """To each total the row times the weight at its place."""
+        return [self.add(total, wide, place) for total, place in zip(totals, places, strict=True)]
 
     def watch(self, seen: Value, bits: Value) -> Value:
         """Zeros, as long as all numbers that were seen are finite: times zero, they are; NaN and infinity are NaN."""
