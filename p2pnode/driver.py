@@ -228,8 +228,7 @@ class Driver:
         """
         self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
-        self._began = time.monotonic()
-        self._phases.begin()
+        self._began = self._phases.begin()
         try:
             await self._admin.start()
             with asking_disk(self.home.admin):

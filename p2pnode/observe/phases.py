@@ -29,10 +29,12 @@ class Phases:
         self._now = rest
         self._since = clock()
 
-    def begin(self) -> None:
-        """Count from now on."""
+    def begin(self) -> float:
+        """Count from now on, and nothing that went before; what the clock says."""
         with self._lock:
+            self._seconds = dict.fromkeys(self._seconds, 0.0)
             self._since = self._clock()
+            return self._since
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

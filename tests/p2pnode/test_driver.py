@@ -801,11 +801,13 @@ def test_a_result_tells_where_the_time_went(tmp_path):
         waited = one.status()["phases"]
         await until(lambda: one.status()["phases"]["wire"] > waited["wire"], "waiting is counted")
         await run_all(make(homes[2]))
-        for run in runs:
+        for driver, run in zip(drivers, runs, strict=True):
             result = await run
             assert set(result.phases) == {*driver_module.PHASES, "idle", "wire"}
             assert min(result.phases.values()) > 0
-            assert 0.95 * result.seconds <= sum(result.phases.values()) <= 1.05 * result.seconds
+            # The clock was read before the phases, and is read again now: they add up to a time in between.
+            assert result.seconds <= sum(result.phases.values()) + 1e-6
+            assert sum(result.phases.values()) <= driver.status()["seconds"] + 1e-6
         told = json.loads(homes[0].result.read_text())
         assert told["phases"] == (await runs[0]).phases
         assert told["seconds"] <= one.status()["seconds"]

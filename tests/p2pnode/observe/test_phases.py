@@ -67,8 +67,9 @@ def test_a_phase_ends_with_what_it_is_for_however_that_ends():
 
 def test_nothing_before_the_beginning_counts():
     clock, phases = make()
-    clock.now += 5
-    phases.begin()
+    with phases.during("first"):
+        clock.now += 5
+    assert phases.begin() == clock.now
     clock.now += 1
     assert phases.seconds() == {"first": 0, "second": 0, "idle": 1}
 
