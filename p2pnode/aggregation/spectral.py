@@ -7,6 +7,7 @@ follow from the distances: ⟨x_i − μ, x_j − μ⟩ = −½ (D − D̄_i −
 from itertools import combinations, islice
 
 import numpy as np
+import torch
 
 from p2pnode.aggregation.points import Array, Mixed, Points
 
@@ -56,7 +57,9 @@ def covariance_filter(points: Points, f: int) -> Mixed:
         mass = weights[rows]
         share, root = mass / mass.sum(), np.sqrt(mass / mass.sum())
         gram = _inner_products(points.squared[np.ix_(rows, rows)], share)
-        values, directions = np.linalg.eigh(gram * root[:, None] * root)
+        # By torch: NumPy's library would start threads for it, which spin on and keep the cores from what comes next.
+        covariance = torch.from_numpy(gram * root[:, None] * root)
+        values, directions = (part.numpy() for part in torch.linalg.eigh(covariance))
         if values[-1] < least:
             least, best = values[-1], weights
         along = (directions[:, -1] / root) ** 2
