@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
@@ -73,9 +74,16 @@ class Task:
         return sum(parameter.numel() for parameter in self.model(seed=0).parameters())
 
 
+_RANDOMNESS = RLock()
+"""Held by who draws from torch's global randomness."""
+
+
 @contextmanager
 def seeded(seed: np.random.SeedSequence, device: torch.device) -> Iterator[None]:
     """Make torch's global randomness inside a function of the seed, and leave that outside as it was.
+
+    One thread at a time: there is one such randomness for all. Torch guards it by a lock of its own and, holding that,
+    may wait for Python's: so two threads in it at once can wait for each other.
 
     Args:
         seed: What to draw from.
@@ -83,7 +91,7 @@ def seeded(seed: np.random.SeedSequence, device: torch.device) -> Iterator[None]
     """
     number = int(seed.generate_state(1, np.uint64)[0])
     on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+    with _RANDOMNESS, torch.random.fork_rng(devices=[device] if on_cuda else []):
         # torch.manual_seed would reseed every GPU of the machine, also those not restored.
         torch.default_generator.manual_seed(number)
         if on_cuda:

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_another_process_has_the_same_start_part_and_step():
         env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[3]}", "PYTHONHASHSEED": "77"},
     )
     assert done.stdout.strip() == digest()
+
+
+def test_threads_that_are_seeded_at_once_do_not_disturb_each_other():
+    def drawn(seed):
+        with seeded(np.random.SeedSequence(seed), CPU):
+            return [torch.rand(1).item() for _ in range(50)]
+
+    alone = [drawn(seed) for seed in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(drawn, range(200))) == alone
 
 
 def test_seeded_randomness_is_restored_even_after_an_error():
