@@ -34,8 +34,7 @@ _INLINE_BYTES_MAX = 4 * 1024 * 1024
 """Vectors up to this length are hashed as they come: to wake a thread would take as long."""
 
 _STRETCH_BYTES = 1024 * 1024
-"""Of longer ones, what a thread hashes at once. It takes a third off what the loop's thread does for a vector under
-TLS, and half without."""
+"""Of longer ones, what a thread hashes at once, where a core is free for it: so the loop's thread has less to do."""
 
 _WRITE_BUFFER_BYTES_MAX = 1024 * 1024
 _SCRATCH_BYTES = 64 * 1024
