@@ -11,8 +11,9 @@ from torch.nn import functional
 from p2pnode.errors import ConfigError, NonFinite, ShapeMismatch, TrainingError
 from p2pnode.learning import trainer as trainer_module
 from p2pnode.learning.catalogue import TASKS
+from p2pnode.learning.data import Dataset
 from p2pnode.learning.partition import batch, partition
-from p2pnode.learning.task import build
+from p2pnode.learning.task import Task, accuracy, build
 from p2pnode.learning.trainer import Trainer, resolve_device, step_size
 
 NODES = 7
@@ -625,3 +626,37 @@ def test_a_gradient_that_was_supplied_serves_its_step_once(digits):
     assert torch.equal(trainer.direction(3), own.direction(3))
     with pytest.raises(ShapeMismatch):
         trainer.supply(0, given[1:])
+
+
+@pytest.fixture
+def pictures():
+    """A task of small images with one channel or three, whose module notes the strides of what it is given."""
+
+    def made(channels, *, channels_last):
+        strides = []
+
+        class Seen(nn.Module):
+            def forward(self, x):
+                strides.append(x.stride())
+                return x
+
+        def factory():
+            convolution = nn.Conv2d(channels, 4, 3)
+            return nn.Sequential(Seen(), convolution, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 3 * 2, 10))
+
+        images = torch.randn(80, channels, 8, 6, generator=torch.Generator().manual_seed(1))
+        data = Dataset(images[:60], torch.arange(60) % 10, images[60:], torch.arange(20) % 10)
+        task = Task("pictures", factory, functional.cross_entropy, accuracy, data, channels_last=channels_last)
+        return Trainer(task, torch.arange(60), 0, 0, 30, 0.9, 0.5, 0, "cpu"), strides
+
+    return made
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_go_in_channels_last_where_the_task_says_so_and_nothing_else_changes(pictures, channels):
+    plain, plain_strides = pictures(channels, channels_last=False)
+    quick, quick_strides = pictures(channels, channels_last=True)
+    torch.testing.assert_close(quick.step(0), plain.step(0), rtol=1e-5, atol=1e-6)
+    assert quick.evaluate().accuracy == plain.evaluate().accuracy
+    assert set(plain_strides) == {(channels * 48, 48, 6, 1)}
+    assert set(quick_strides) == {(channels * 48, 1, 6 * channels, channels)}
