@@ -71,6 +71,7 @@ LrDecayEvery = Annotated[
     int | None, typer.Option(help="Divide the step size by 2, 3, … every so many steps; 0: never.")
 ]
 Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; default: none.")]
+Vectors = Annotated[str, typer.Option(help="How vectors travel: tls, or plain where nobody else can listen.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show_default=False)]
@@ -120,6 +121,7 @@ def run_testnet(
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
     clip: Clip = None,
+    vectors: Vectors = "tls",
     seed: Seed = 0,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
@@ -143,7 +145,7 @@ def run_testnet(
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
     choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
     values = _genesis_values(
-        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed
+        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
@@ -416,6 +418,7 @@ def init(
     lr: Lr = None,
     lr_decay_every: LrDecayEvery = None,
     clip: Clip = None,
+    vectors: Vectors = "tls",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -429,7 +432,9 @@ def init(
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
     choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
-    values = _genesis_values(f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed)
+    values = _genesis_values(
+        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
+    )
     settings = {"data_dir": _data_dir(task, data_dir)}
     genesis = found(out, [_place(text, settings) for text in address], values)
     homes = [str(out / member.name) for member in genesis.members]
@@ -531,6 +536,7 @@ def _genesis_values(
     lr: float | None,
     lr_decay_every: int | None,
     clip: float | None,
+    vectors: str,
     seed: int,
 ) -> dict[str, Any]:
     """The genesis as options give it; what is None comes from the recipe or the task."""
@@ -544,6 +550,7 @@ def _genesis_values(
         "seed": seed,
         "f": f,
         "recipe": choice,
+        "vectors": vectors,
         "training": {
             "task": task,
             "alpha": alpha,

@@ -106,6 +106,9 @@ class Genesis(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="choose an integer from 0")
     f: Annotated[int, Field(ge=0, lt=MEMBERS_MAX)] = Field(description="choose how many members may lie, from 0")
     recipe: Choice = Choice()
+    vectors: Literal["tls", "plain"] = Field(
+        "tls", description="choose tls, or plain where nobody but the members can listen to the network"
+    )
     training: Training
     members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MEMBERS_MAX, strict=False)] = Field(
         description=f"list from 1 to {MEMBERS_MAX} members, each with its own name, public_key and address"
@@ -147,6 +150,8 @@ class Genesis(Settings):
         charter = self.model_dump(mode="json", exclude={"members": {"__all__": {"address"}}})
         for table, keys in _ADDED.items():
             charter[table] = {k: v for k, v in charter[table].items() if k not in keys or v is not None}
+        if self.vectors == "tls":  # as the first networks, which had no choice
+            del charter["vectors"]
         canonical = json.dumps(charter, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return blake3.blake3(_DOMAIN + canonical.encode()).digest()
 

@@ -18,7 +18,14 @@ PATIENCE_S = 30.0
 
 
 def found_network(
-    folder: Path, nodes: int, f: int = 0, *, steps: int = 6, recipe: dict | None = None, **settings
+    folder: Path,
+    nodes: int,
+    f: int = 0,
+    *,
+    steps: int = 6,
+    recipe: dict | None = None,
+    vectors: str = "tls",
+    **settings,
 ) -> tuple[Genesis, list[Home]]:
     """The homes of a network of `nodes` on free ports, that learns digits and keeps its deadlines short."""
     settings = {"threads": 1, "reconnect_s": 0.2, "fetch_after_s": 0.1, "linger_s": 10.0, **settings}
@@ -26,6 +33,7 @@ def found_network(
     values = {
         "f": f,
         "recipe": recipe or {},
+        "vectors": vectors,
         "training": {"task": "digits", "steps": steps, "local_batch": 16, "momentum": 0.9, "lr": 0.5},
     }
     genesis = found(folder, places, values)

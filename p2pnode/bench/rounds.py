@@ -28,10 +28,18 @@ from p2pnode.testnet import Plan, Testnet, free_ports
 
 PLAIN, DDP = "dsgd", "ddp-gloo"
 
-RUNS = ((PLAIN, 5), ("trimmed", 5), (DDP, 5), (PLAIN, 7), ("trimmed", 7), ("monna", 7))
-"""(recipe, n), a plain one of every n; the resilient ones tolerate one liar."""
+RUNS = (
+    (PLAIN, 5, "tls"),
+    ("trimmed", 5, "tls"),
+    ("trimmed", 5, "plain"),
+    (DDP, 5, "plain"),
+    (PLAIN, 7, "tls"),
+    ("trimmed", 7, "tls"),
+    ("monna", 7, "tls"),
+)
+"""(recipe, n, how vectors travel), a plain average of every n under TLS; the resilient ones tolerate one liar."""
 
-QUICK_RUNS = ((PLAIN, 5), ("trimmed", 5), (DDP, 5))
+QUICK_RUNS = RUNS[:4]
 STEPS, QUICK_STEPS = 60, 6
 REPEATS, QUICK_REPEATS = 5, 1
 STALL_S = 600.0
@@ -49,15 +57,17 @@ class Row:
     Args:
         recipe: its name, or `ddp-gloo`.
         n: nodes.
+        vectors: whether they travel by TLS or in the clear.
         task: what they train.
         steps_per_second: of the whole network.
-        ratio_to_plain: seconds of a step, divided by those of plain averaging among as many; 1 is as fast.
+        ratio_to_plain: these, divided by those of plain averaging among as many, under TLS; 1 is as fast.
         phases: seconds of a node a step, by what it did; see `p2pnode.driver.PHASES`. Without the evaluation, which is
             of the final model; empty where there are none.
     """
 
     recipe: str
     n: int
+    vectors: str
     task: str
     steps_per_second: float
     ratio_to_plain: float
@@ -101,7 +111,7 @@ def rounds(
 
 
 def measure(
-    task: catalogue.TaskDefaults, data_dir: str | None, runs: Sequence[tuple[str, int]], steps: int, repeats: int
+    task: catalogue.TaskDefaults, data_dir: str | None, runs: Sequence[tuple[str, int, str]], steps: int, repeats: int
 ) -> list[Row]:
     """The rows of all runs; progress goes to stderr.
 
@@ -109,23 +119,28 @@ def measure(
         ConfigError: if a data file is wrong or missing.
         BenchFailed, TestnetFailed: if a run did not come to its end.
     """
-    timings: dict[tuple[str, int], list[_Timing]] = {run: [] for run in runs}
+    timings: dict[tuple[str, int, str], list[_Timing]] = {run: [] for run in runs}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=repeats * len(runs))
         for _ in range(repeats):
-            for recipe, n in runs:
+            for recipe, n, vectors in runs:
                 progress.update(bar, description=f"{recipe} n={n}")
-                timing = _ddp(task, data_dir, n, steps) if recipe == DDP else _network(task, data_dir, recipe, n, steps)
-                timings[recipe, n].append(timing)
+                timings[recipe, n, vectors].append(
+                    _ddp(task, data_dir, n, steps)
+                    if recipe == DDP
+                    else _network(task, data_dir, recipe, n, vectors, steps)
+                )
                 progress.advance(bar)
     seconds = {run: statistics.median(timing.step for timing in taken) for run, taken in timings.items()}
     return [
-        Row(recipe, n, task.name, 1 / step, step / seconds[PLAIN, n], _phases(timings[recipe, n]))
-        for (recipe, n), step in seconds.items()
+        Row(recipe, n, vectors, task.name, 1 / step, seconds[PLAIN, n, "tls"] / step, _phases(taken))
+        for ((recipe, n, vectors), step), taken in zip(seconds.items(), timings.values(), strict=True)
     ]
 
 
-def _network(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, steps: int) -> _Timing:
+def _network(
+    task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, vectors: str, steps: int
+) -> _Timing:
     training = {
         "task": task.name,
         "steps": steps,
@@ -134,7 +149,8 @@ def _network(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n:
         "lr": task.lr,
         "lr_decay_every": task.lr_decay_every,
     }
-    values = {"f": 0 if recipe == PLAIN else 1, "recipe": {"name": recipe}, "training": training}
+    f = 0 if recipe == PLAIN else 1
+    values = {"f": f, "recipe": {"name": recipe}, "vectors": vectors, "training": training}
 
     async def run(out: Path) -> list[dict[str, Any]]:
         net = Testnet(Plan(out, values, n, 0, (), data_dir, STALL_S, evaluations=0), time.time(), lambda _: None)
@@ -167,19 +183,19 @@ def _phases(taken: Sequence[_Timing]) -> dict[str, float]:
 
 def _tables(rows: Sequence[Row], task: catalogue.TaskDefaults) -> Iterator[Table]:
     """How fast, and where the time goes."""
-    title = f"{task.name}, {task.parameters:,} parameters, batches of {task.local_batch}, TLS"
+    title = f"{task.name}, {task.parameters:,} parameters, batches of {task.local_batch}"
     speed = Table(title=title, title_justify="left")
     speed.add_column("recipe", no_wrap=True)
-    for heading in ("n", "steps/s", "× plain"):
+    for heading in ("n", "vectors", "steps/s", "× plain"):
         speed.add_column(heading, justify="right")
     for row in rows:
-        speed.add_row(row.recipe, str(row.n), f"{row.steps_per_second:.2f}", f"{row.ratio_to_plain:.2f}")
+        speed.add_row(row.recipe, str(row.n), row.vectors, f"{row.steps_per_second:.2f}", f"{row.ratio_to_plain:.2f}")
     yield speed
     networks = [row for row in rows if row.phases]
     spent = Table(title="Where a node's time goes, ms a step", title_justify="left")
     spent.add_column("", no_wrap=True)
     for row in networks:
-        spent.add_column(f"{row.recipe} {row.n}", justify="right")
+        spent.add_column(f"{row.recipe} {row.n} {row.vectors}", justify="right")
     for phase in networks[0].phases:
         spent.add_row(phase, *(f"{1e3 * row.phases[phase]:.1f}" for row in networks))
     yield spent

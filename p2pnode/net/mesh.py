@@ -3,10 +3,17 @@
 The server is aiohttp's: `GET /v1/link/control` and `/v1/link/bulk` upgrade the connection, and from then on its bytes
 belong to a lane. Who is not in the genesis fails in the TLS handshake, and who is not welcome is shown the door right
 after it: in both cases before any byte of a request is read.
+
+Where the genesis says that vectors go in the clear, the bulk lane is a bare TCP connection, for networks that nobody
+else can listen to: TLS takes more of a core than all else that a vector costs. It begins with the pair's secret, which
+the control lane brought under TLS, and its vectors are checked against digests that members signed: who sits on the
+wire can read them and cut the lane. As that one may also change bytes, none that come in the clear are held against a
+peer.
 """
 
 import asyncio
 import random
+import secrets
 import socket
 import ssl
 from collections import deque
@@ -18,7 +25,7 @@ from aiohttp import web
 
 from p2pnode.codec import WireMessage, decode, encode
 from p2pnode.config import NodeConfig
-from p2pnode.errors import LinkError
+from p2pnode.errors import LinkError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.net.budget import Budget, allowance
@@ -33,6 +40,12 @@ _UPGRADE = "p2pnode-link"
 _UPGRADE_HEADERS = f"Connection: Upgrade\r\nUpgrade: {_UPGRADE}\r\n"
 _UPGRADED = f"HTTP/1.1 101 Switching Protocols\r\n{_UPGRADE_HEADERS}\r\n".encode()
 _LANES = ("control", "bulk")
+
+_PAIR_DIGITS = 32
+"""Hexadecimal digits that name a pair of lanes: a secret, where one of them has no other to show."""
+
+_TLS_HANDSHAKE = b"\x16"
+"""What a TLS connection begins with (RFC 8446, 5.1); a pair's name does not."""
 
 _HANDSHAKES_MAX = 64
 """Connections that may be in the handshake at once; more wait in the system's queue."""
@@ -68,10 +81,17 @@ class Delegate(Protocol):
 
 @dataclass(eq=False)
 class Link:
-    """The two lanes to one member; up when both are, down when either is lost."""
+    """The two lanes to one member; up when both are, down when either is lost.
+
+    Args:
+        peer: the member.
+        delegate: takes what the lanes bring.
+        in_the_clear: whether the bulk lane is a bare connection.
+    """
 
     peer: PeerId
     delegate: Delegate
+    in_the_clear: bool = False
     lanes: dict[str, Lane] = field(default_factory=dict)
     down: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -92,8 +112,14 @@ class Link:
         self.close()
         if was_up:
             # Who broke one lane must not hide it by closing the other before the news of the first gets here.
-            failures = (lane.failure for lane in self.lanes.values() if lane.failure is not None)
+            failures = (self._failure(name) for name, lane in self.lanes.items() if lane.failure is not None)
             self.delegate.disconnected(self.peer, next(failures, reason))
+
+    def _failure(self, name: str) -> BaseException | None:
+        failure = self.lanes[name].failure
+        if self.in_the_clear and name == "bulk" and isinstance(failure, WireError):
+            return LinkError(f"{failure}; whose doing it was cannot be told of what goes in the clear")
+        return failure
 
     @property
     def up(self) -> bool:
@@ -141,6 +167,7 @@ class Mesh:
         self._delegate = delegate
         self._log = log
         self._member_of = {der: PeerId(i) for i, der in enumerate(genesis.certificates_der)}
+        self._in_the_clear = genesis.vectors == "plain"
         self._server_tls = server_context(home, genesis)
         self._client_tls = client_context(home, genesis)
         self._links: dict[PeerId, Link] = {}
@@ -267,8 +294,8 @@ class Mesh:
             pause = min(2 * pause, self._config.reconnect_s)
 
     async def _dial(self, peer: PeerId) -> Link:
-        link = Link(peer, self._delegate)
-        pair = random.randbytes(8).hex()
+        link = self._link(peer)
+        pair = secrets.token_hex(_PAIR_DIGITS // 2)
         try:
             for name in _LANES:
                 await self._dial_lane(link, name, pair)
@@ -280,22 +307,32 @@ class Mesh:
 
     async def _dial_lane(self, link: Link, name: str, pair: str) -> None:
         host, port = split_address(self._genesis.members[link.peer].address)
-        loop = asyncio.get_running_loop()
-        transport, upgrade = await loop.create_connection(
-            _Upgrade, host, port, ssl=self._client_tls, ssl_handshake_timeout=self._config.handshake_s
-        )
-        if self._peer_of(transport) != link.peer:
+        if name == "bulk" and link.in_the_clear:
+            transport, answer = await self._connect(host, port, None)
+            transport.write(pair.encode())
+        else:
+            transport, answer = await self._connect(host, port, self._client_tls)
+            if self._peer_of(transport) != link.peer:
+                transport.abort()
+                other = self._name(self._peer_of(transport))
+                raise LinkError(f"{host}:{port} is {other}; mend the address in the genesis")
+            request = f"GET /v1/link/{name}?pair={pair} HTTP/1.1\r\nHost: {host}\r\n{_UPGRADE_HEADERS}\r\n"
+            transport.write(request.encode())
+        if await answer.done != _UPGRADED:
             transport.abort()
-            raise LinkError(f"{host}:{port} is {self._name(self._peer_of(transport))}; mend the address in the genesis")
-        request = f"GET /v1/link/{name}?pair={pair} HTTP/1.1\r\nHost: {host}\r\n{_UPGRADE_HEADERS}\r\n"
-        transport.write(request.encode())
-        await upgrade.done
+            raise LinkError("the peer does not open the link")
         if transport.is_closing():
             raise LinkError("the peer closed the connection")
         if not self._delegate.welcome(link.peer):
             transport.abort()
             raise LinkError("the peer was banned meanwhile")
         self._attach(link, name, transport)
+
+    async def _connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[asyncio.Transport, "_Awaited"]:
+        timeout = self._config.handshake_s if tls is not None else None
+        return await asyncio.get_running_loop().create_connection(
+            lambda: _Awaited(len(_UPGRADED)), host, port, ssl=tls, ssl_handshake_timeout=timeout
+        )
 
     # Letting in members of a lower index.
 
@@ -317,16 +354,52 @@ class Mesh:
     async def _let_in(self, connection: socket.socket, host: str) -> None:
         loop = asyncio.get_running_loop()
         try:
+            if self._in_the_clear and not await self._begins_with(connection, _TLS_HANDSHAKE):
+                await self._let_in_bare(connection)
+                return
             await loop.connect_accepted_socket(
                 lambda: _Door(self._admit),
                 connection,
                 ssl=self._server_tls,
                 ssl_handshake_timeout=self._config.handshake_s,
             )
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError, TimeoutError, LinkError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             self._say_once("stranger refused", host=host, reason=reason)
             connection.close()
+
+    async def _begins_with(self, connection: socket.socket, begin: bytes) -> bool:
+        """Whether that is what a connection brings first; it stays to be read."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(connection, readable.set)
+        try:
+            async with asyncio.timeout(self._config.handshake_s):
+                await readable.wait()
+        finally:
+            loop.remove_reader(connection)
+        return connection.recv(len(begin), socket.MSG_PEEK) == begin
+
+    async def _let_in_bare(self, connection: socket.socket) -> None:
+        """Make a bulk lane of a bare connection that brings the secret of a pair."""
+        loop = asyncio.get_running_loop()
+        transport, awaited = await loop.connect_accepted_socket(lambda: _Awaited(_PAIR_DIGITS), connection)
+        async with asyncio.timeout(self._config.handshake_s):
+            secret = await awaited.done
+        pair = self._half_of(secret)
+        if pair is None:
+            transport.abort()
+            self._say_once("refused", peer="a stranger")
+            return
+        transport.write(_UPGRADED)
+        self._attach(self._halves[pair], "bulk", transport)
+        self._complete(*pair)
+
+    def _half_of(self, secret: bytes) -> tuple[PeerId, str] | None:
+        """The pair of this secret that waits for its bulk lane."""
+        for (peer, pair), link in self._halves.items():
+            if secrets.compare_digest(pair.encode(errors="replace"), secret):
+                return (peer, pair) if "bulk" not in link.lanes and self._delegate.welcome(peer) else None
+        return None
 
     def _admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
         """Who takes the bytes of a connection whose handshake is over; None: nobody, and it must be closed.
@@ -370,19 +443,25 @@ class Mesh:
         lane = self._attach(link, name, transport)
         assert isinstance(handler, asyncio.BaseProtocol)
         lane.predecessor = handler  # aiohttp cleans up after its connection
-        if link.up:
-            del self._halves[peer, pair]
-            self._adopt(link)
+        self._complete(peer, pair)
         await lane.closed.wait()
         return web.Response()
+
+    def _complete(self, peer: PeerId, pair: str) -> None:
+        """Adopt the link once both its lanes are here."""
+        if self._halves[peer, pair].up:
+            self._adopt(self._halves.pop((peer, pair)))
 
     def _half(self, peer: PeerId, pair: str) -> Link:
         """The link that this lane completes, or a new one; a member has one half-open link at most."""
         if (peer, pair) not in self._halves:
             for key in [key for key in self._halves if key[0] == peer]:
                 self._halves.pop(key).lost(None)
-            self._halves[peer, pair] = Link(peer, self._delegate)
+            self._halves[peer, pair] = self._link(peer)
         return self._halves[peer, pair]
+
+    def _link(self, peer: PeerId) -> Link:
+        return Link(peer, self._delegate, self._in_the_clear)
 
     def _attach(self, link: Link, name: str, transport: asyncio.Transport) -> Lane:
         budget = self._budgets[link.peer]
@@ -468,30 +547,27 @@ class _Door(asyncio.Protocol):
             self._server.connection_lost(exc)
 
 
-class _Upgrade(asyncio.BufferedProtocol):
-    """Waits for exactly the answer that turns a connection into a lane; reads not one byte more."""
+class _Awaited(asyncio.BufferedProtocol):
+    """Waits for so many bytes, and reads not one more: what follows them is for a lane."""
 
-    def __init__(self) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, nbytes: int) -> None:
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
-        self._answer = bytearray(len(_UPGRADED))
+        self._bytes = bytearray(nbytes)
         self._filled = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._answer)[self._filled :]
+        return memoryview(self._bytes)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
-        if self._filled == len(_UPGRADED) and not self.done.done():
+        if self._filled == len(self._bytes) and not self.done.done():
             assert self._transport is not None
-            self._transport.pause_reading()  # what follows is for the lane
-            if self._answer == _UPGRADED:
-                self.done.set_result(None)
-            else:
-                self.done.set_exception(LinkError("the peer does not open the link"))
+            self._transport.pause_reading()
+            self.done.set_result(bytes(self._bytes))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():

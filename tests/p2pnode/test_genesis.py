@@ -36,6 +36,7 @@ CHARTER = {
     "version": 1,
     "seed": 7,
     "f": 1,
+    "vectors": "tls",
     "recipe": {
         "name": "trimmed",
         "broadcast": None,
@@ -121,6 +122,7 @@ def test_a_member_may_move_and_a_file_may_be_laid_out_otherwise():
 OTHERWISE = {
     "seed": 8,
     "f": 0,
+    "vectors": "plain",
     "recipe.name": "monna",
     "recipe.broadcast": "plain",
     "recipe.rule": "median",
@@ -178,6 +180,7 @@ def test_the_network_is_what_it_was_in_the_first_version():
         update={"members": (GENESIS.members[0].model_copy(update={"public_key": "0" * 64, "certificate": pem}),)}
     )
     assert fixed.network.hex() == "75fb4b62913498335f9cef9ff70788d7f52ddd648b20e8f14029ee18ef6d79cb"
+    assert fixed.model_copy(update={"vectors": "plain"}).network != fixed.network
 
 
 def refusal(tmp_path, charter):

@@ -90,10 +90,11 @@ def vector(seed):
     return np.random.default_rng(seed).standard_normal(LENGTH).astype(np.float32)
 
 
+@pytest.mark.parametrize("vectors", ["tls", "plain"])
 @on_both_loops
-def test_messages_and_vectors_go_both_ways(tmp_path, run):
+def test_messages_and_vectors_go_both_ways(tmp_path, run, vectors):
     async def work():
-        genesis, homes = found_network(tmp_path, 3)
+        genesis, homes = found_network(tmp_path, 3, vectors=vectors)
         a, b, c = members = [Member(genesis, home) for home in homes]
         async with running(*members):
             await linked(*members)
@@ -653,10 +654,145 @@ def test_a_lane_that_is_broken_is_the_reason_though_the_other_one_ends_first():
             told.append((peer, reason))
 
     told, broken = [], Malformed("no vector")
-    link = Link(PeerId(1), Delegate(), {"control": Stub(), "bulk": Stub(broken)})
+    link = Link(PeerId(1), Delegate(), lanes={"control": Stub(), "bulk": Stub(broken)})
     link.lost(None)
     link.lost(broken)
     assert told == [(1, broken)]
+
+
+# Vectors in the clear.
+
+
+async def a_bare_connection(genesis, said):
+    """A connection to the last member that brings these bytes instead of a handshake."""
+    reader, writer = await asyncio.open_connection(*split_address(genesis.members[-1].address))
+    writer.write(said)
+    return reader, writer
+
+
+@on_both_loops
+def test_only_vectors_go_in_the_clear(tmp_path, run):
+    """Between the two sits a relay that writes down what it passes on."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, vectors="plain")
+        a, b = Member(genesis, homes[0]), Member(genesis, homes[1])
+        passed = bytearray()
+        async with relayed(genesis, passed) as through:
+            a.mesh._genesis = through
+            async with running(a, b):
+                await linked(a, b)
+                a.mesh.broadcast(Want(Slot(3), b"w" * 32))
+                a.mesh.stream(None, Slot(0), digest_of(vector(0)), vector(0))
+                await until(lambda: b.vectors and b.heard, "the vector and the message")
+        assert vector(0).tobytes() in bytes(passed)
+        assert b"w" * 32 not in bytes(passed)
+
+    run(work())
+
+
+@asynccontextmanager
+async def relayed(genesis, passed, change=lambda data: data):
+    """The genesis with a relay at the last member's address; what it passes on is noted, and may be changed."""
+    writers = []
+
+    async def relay(reader, writer):
+        onward, back = await asyncio.open_connection(*split_address(genesis.members[-1].address))
+        writers.extend((writer, back))
+        await asyncio.gather(pump(reader, back, change), pump(onward, writer), return_exceptions=True)
+
+    async def pump(reader, writer, change=lambda data: data):
+        while data := await reader.read(65536):
+            passed.extend(data)
+            writer.write(change(data))
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    last = genesis.members[-1].model_copy(update={"address": address})
+    try:
+        yield genesis.model_copy(update={"members": (*genesis.members[:-1], last)})
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+@on_both_loops
+def test_bytes_changed_in_the_clear_cut_the_link_and_are_held_against_nobody(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, vectors="plain")
+        a, b = Member(genesis, homes[0]), Member(genesis, homes[1])
+        middle = vector(0).tobytes()[5000:5016]
+        async with relayed(genesis, bytearray(), lambda data: data.replace(middle, bytes(16))) as through:
+            a.mesh._genesis = through
+            async with running(a, b):
+                await linked(a, b)
+                a.mesh.stream(None, Slot(0), digest_of(vector(0)), vector(0))
+                await until(lambda: b.downs, "the end of the link")
+                assert isinstance(b.downs[0][1], LinkError)
+                assert not isinstance(b.downs[0][1], WireError)
+                assert "digest" in str(b.downs[0][1])
+                assert b.vectors == []
+                await linked(a, b)
+
+    run(work())
+
+
+@pytest.mark.parametrize("said", [b"0" * 32, b"\xff" * 32, b"GET /v1/link/bulk HTTP/1.1\r\nHost: x\r\n\r\n", b""])
+@on_both_loops
+def test_a_bare_connection_without_the_secret_of_a_pair_opens_nothing(tmp_path, run, said):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, vectors="plain", handshake_s=0.5)
+        a, b = Member(genesis, homes[0]), Member(genesis, homes[1])
+        async with running(b):
+            intruder = Intruder(homes[0], genesis, victim=1)
+            assert await intruder.open("control")  # a pair whose bulk lane is awaited
+            reader, writer = await a_bare_connection(genesis, said)
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+            writer.close()
+            assert b.ups == []
+            assert b.mesh._halves
+            intruder.leave()
+            async with running(a):
+                await linked(a, b)
+
+    run(work())
+
+
+@on_both_loops
+def test_the_secret_of_a_pair_opens_one_lane_once(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2, vectors="plain")
+        b = Member(genesis, homes[1])
+        async with running(b):
+            intruder = Intruder(homes[0], genesis, victim=1)
+            intruder._pairs, secret = 0, f"{id(intruder):x}1".encode()
+            assert await intruder.open("control")
+            assert await opened(genesis, secret.rjust(32, b"0")) == b""
+            reader, writer = await intruder.connect()
+            writer.write(
+                b"GET /v1/link/control?pair=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                b"Upgrade: p2pnode-link\r\n\r\n" % (b"7" * 32)
+            )
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            b.banned.add(PeerId(0))
+            assert await opened(genesis, b"7" * 32) == b""
+            b.banned.clear()
+            assert b" 101 " in await opened(genesis, b"7" * 32)
+            await until(lambda: b.ups == [0], "the link")
+            assert await opened(genesis, b"7" * 32) == b""
+            writer.close()
+            intruder.leave()
+
+    async def opened(genesis, secret):
+        reader, _ = await a_bare_connection(genesis, secret)
+        with suppress(ConnectionResetError):
+            return await asyncio.wait_for(reader.read(len(b"HTTP/1.1 101 ")), PATIENCE_S)
+        return b""
+
+    run(work())
 
 
 # The end.
