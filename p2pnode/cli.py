@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +19,13 @@ from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Identity, KeyRing
-from p2pnode.init import Place, found
+from p2pnode.identity import KeyRing
+from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
 from p2pnode.recipe import BROADCASTS, RECIPES
 from p2pnode.simulation.schedule import SCHEDULES
-from p2pnode.storage.signer import DurableSigner
 
 if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
@@ -373,27 +373,97 @@ def list_choices(
 @app.command()
 def keygen(
     home: HomeFolder,
-    name: Annotated[str, typer.Option(help="The member's name, for its certificate.")] = "node",
+    name: Annotated[str, typer.Option(help="The member's name.")] = "node",
+    address: Annotated[str, typer.Option(help="HOST:PORT under which the others reach it.")] = "127.0.0.1:7000",
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT to listen on; default: the address's port, on every interface.")
+    ] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and its certificate in a home folder; prints the public key for the genesis."""
-    paths = Home(home)
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity = Identity.generate()
-        identity.save(paths.key)
-        DurableSigner.begin(identity, paths.journal)
-        paths.certificate.write_text(identity.certificate(name))
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
+    """Make a home for one node, and its join card: name, public key, certificate and address, for `genesis new`.
+
+    Example:
+
+      p2pnode keygen a --name a --address 10.0.0.1:7000
+    """
+    place = _place(f"{name}={address}", {"data_dir": None if data_dir is None else str(data_dir.resolve())})
+    card = equip(Home(home), name, address, place.settings, listen or place.listen or address)
     if as_json:
-        print(
-            json.dumps({"name": name, "public_key": identity.public_key.hex(), "certificate": str(paths.certificate)})
-        )
+        print(json.dumps({**card.model_dump(), "card": str(Home(home).card)}))
     else:
+        _out.print(f"public key  {card.public_key}\ncard        {Home(home).card}", soft_wrap=True)
         _out.print(
-            f"public key   {identity.public_key.hex()}\ncertificate  {paths.certificate}\nkey          {paths.key}"
+            f"next        p2pnode genesis new with all cards, and copy it to {Home(home).genesis}", soft_wrap=True
         )
+
+
+charters = typer.Typer(help="Make and read the charter that all members share.", no_args_is_help=True)
+app.add_typer(charters, name="genesis")
+
+
+@charters.command()
+def new(
+    cards: Annotated[list[Path], typer.Argument(help="Join cards, as `keygen` makes them.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("genesis.json"),
+    f: Annotated[int, typer.Option("--f", min=0, help="Liars to tolerate.")] = 0,
+    recipe: Recipe = "trimmed",
+    rule: Rule = None,
+    broadcast: Broadcast = None,
+    sub_rounds: SubRounds = None,
+    gather: Gather = None,
+    redundancy: Redundancy = None,
+    local_steps: LocalSteps = None,
+    placement: Placement = None,
+    task: Task = "digits",
+    alpha: Alpha = None,
+    steps: Steps = None,
+    local_batch: LocalBatch = None,
+    momentum: Momentum = None,
+    lr: Lr = None,
+    lr_decay_every: LrDecayEvery = None,
+    clip: Clip = None,
+    vectors: Vectors = "tls",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a genesis of join cards; the same cards and options make the same network. Every member gets a copy.
+
+    Example:
+
+      p2pnode genesis new cards/*.json --f 1 --steps 500
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: exists. Remedy: choose another file, a genesis is never overwritten")
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    values = _genesis_values(
+        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
+    )
+    genesis = unite(cards, values)
+    try:
+        genesis.save(out)
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}; choose another file") from error
+    _tell_charter(genesis, out, as_json=as_json)
+
+
+@charters.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A genesis.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Check a genesis, and tell which network it is of: nodes with the same one find each other, others do not."""
+    _tell_charter(Genesis.load(file), file, as_json=as_json)
+
+
+def _tell_charter(genesis: Genesis, file: Path, *, as_json: bool) -> None:
+    names = [member.name for member in genesis.members]
+    told = {"network": genesis.network.hex(), "genesis": str(file), "members": names, "f": genesis.f}
+    if as_json:
+        print(json.dumps(told))
+    else:
+        _out.print(f"network  {told['network']}\ngenesis  {file}", soft_wrap=True)
+        _out.print(f"members  {', '.join(names)}; f = {genesis.f}, {genesis.recipe.name}", soft_wrap=True)
 
 
 @app.command()
@@ -457,6 +527,30 @@ def run_home(
     from p2pnode.process import run_node
 
     raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people"))
+
+
+@app.command()
+def doctor(
+    home: HomeFolder,
+    patience: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a peer.")] = 3.0,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a home before its node runs: files, keys, genesis, ports, disk, device, peers. Exit code 1 if it will not
+    run, or not with its peers; what is wrong is told with its remedy.
+
+    Example:
+
+      p2pnode doctor a
+    """
+    from p2pnode.doctor import examine
+
+    findings = examine(Home(home), patience)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _out.print(table.findings(findings))
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

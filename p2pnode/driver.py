@@ -25,13 +25,14 @@ import torch
 from p2pnode.admin import AdminServer
 from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
-from p2pnode.genesis import Genesis, Member
+from p2pnode.errors import LinkError, WireError, asking_disk
+from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Ahead, Identity, KeyRing
+from p2pnode.identity import Ahead, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.membership import identity_of, index_of
 from p2pnode.net.conduct import Conduct
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
@@ -160,9 +161,9 @@ class Driver:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
-        self.me = _member_index(self.genesis, self.config.name, home)
+        self.me = index_of(self.genesis, self.config.name, home)
         self._log = log
-        identity = _load_identity(self.genesis.members[self.me], home)
+        identity = identity_of(self.genesis.members[self.me], home)
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
@@ -797,22 +798,6 @@ def _timed(verify: Verify, phases: Phases) -> Verify:
 def _named(vector: Vector) -> tuple[Digest, Vector]:
     vector = np.ascontiguousarray(vector)
     return digest_of(vector), vector
-
-
-def _load_identity(member: Member, home: Home) -> Identity:
-    identity = Identity.load(home.key)
-    if identity.public_key.hex() != member.public_key:
-        raise ConfigError(f"{home.key}: not the key of {member.name} in {home.genesis}; copy the right one")
-    if not home.certificate.exists() or home.certificate.read_text() != member.certificate:
-        raise ConfigError(f"{home.certificate}: not the certificate of {member.name}; copy it from {home.genesis}")
-    return identity
-
-
-def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
-    for index, member in enumerate(genesis.members):
-        if member.name == name:
-            return PeerId(index)
-    raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
 
 
 def _finite(number: float) -> float | None:

@@ -26,6 +26,11 @@ class Home:
         return self.path / "cert.pem"
 
     @property
+    def card(self) -> Path:
+        """What a genesis says of this node, for who makes one."""
+        return self.path / "card.json"
+
+    @property
     def genesis(self) -> Path:
         return self.path / "genesis.json"
 
@@ -103,6 +108,21 @@ class Home:
             with suppress(OSError):  # a file of a process that ended keeps nobody out
                 self.pid.unlink()
             os.close(fd)
+
+    @property
+    def holder(self) -> str | None:
+        """The id of the process that holds the home, if one does."""
+        try:
+            fd = os.open(self.pid, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(fd, 32, 0).decode(errors="replace").strip() or "?"
+        finally:
+            os.close(fd)
+        return None
 
     def _lock(self) -> int:
         try:

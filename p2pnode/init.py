@@ -1,4 +1,5 @@
-"""Found a network: keys, certificates, one genesis, and a home folder for each member."""
+"""Found a network: keys, certificates, one genesis, and a home folder for each member; all at one place, or each member
+its own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError
-from p2pnode.genesis import Genesis
+from p2pnode.genesis import Genesis, Member, read_json
 from p2pnode.home import Home
 from p2pnode.identity import Identity
 from p2pnode.settings import check
@@ -30,6 +31,53 @@ class Place:
     address: str
     settings: Mapping[str, Any]
     listen: str | None = None
+
+
+def equip(home: Home, name: str, address: str, settings: Mapping[str, Any], listen: str) -> Member:
+    """Make key, certificate, journal and settings of a member that is to join a network; its card, for the genesis.
+
+    Args:
+        home: an empty folder, or none yet.
+        name: its name in the genesis.
+        address: host:port under which the others reach it.
+        settings: more of its `node.toml`.
+        listen: host:port that it listens on.
+
+    Raises:
+        ConfigError: if a value is wrong, the home has a key already, or it cannot be written.
+    """
+    identity = Identity.generate()
+    values = {
+        "name": name,
+        "public_key": identity.public_key.hex(),
+        "certificate": identity.certificate(name),
+        "address": address,
+    }
+    card = check(Member, values, "settings")
+    config = _config(Place(name, address, settings, listen))
+    try:
+        home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _furnish(home, identity, card.certificate, config)
+        home.card.write_text(card.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
+    return card
+
+
+def unite(cards: Sequence[Path], values: Mapping[str, Any]) -> Genesis:
+    """A checked genesis of the members whose cards these are, in the order of their names.
+
+    Args:
+        cards: files that `equip` wrote.
+        values: `seed`, `f`, `recipe`, `vectors`, `training` of the genesis.
+
+    Raises:
+        ConfigError: if a card or a value is wrong, two members share something, or no theorem covers them.
+    """
+    members = sorted((check(Member, read_json(card), card) for card in cards), key=lambda member: member.name)
+    genesis = check(Genesis, {**values, "members": [member.model_dump() for member in members]}, "settings")
+    genesis.plan  # noqa: B018  refuses what no theorem covers
+    return genesis
 
 
 def charter(places: Sequence[Place], values: Mapping[str, Any]) -> tuple[Genesis, list[Identity]]:
@@ -72,18 +120,20 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> G
         folder.mkdir(parents=True, exist_ok=True)
         genesis.save(folder / "genesis.json")
         for member, identity, config in zip(genesis.members, identities, configs, strict=True):
-            _make_home(Home(folder / member.name), genesis, identity, member.certificate, config)
+            home = Home(folder / member.name)
+            home.path.mkdir(mode=0o700)
+            _furnish(home, identity, member.certificate, config)
+            genesis.save(home.genesis)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
     return genesis
 
 
-def _make_home(home: Home, genesis: Genesis, identity: Identity, certificate: str, config: str) -> None:
-    home.path.mkdir(mode=0o700)
+def _furnish(home: Home, identity: Identity, certificate: str, config: str) -> None:
+    """What a node has of its own."""
     identity.save(home.key)
     DurableSigner.begin(identity, home.journal)
     home.certificate.write_text(certificate)
-    genesis.save(home.genesis)
     home.config.write_text(config, encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from p2pnode.doctor import Finding
     from p2pnode.testnet import NodeView, Plan
 
 _LINE_EVERY_S = 5.0
@@ -115,6 +116,15 @@ def status(told: dict[str, Any]) -> Table:
     }
     for key, value in rows.items():
         table.add_row(key, value)
+    return table
+
+
+def findings(found: "list[Finding]") -> Table:
+    """What an examination found."""
+    table = Table(show_header=False, box=None)
+    for finding in found:
+        style = {"good": "green", "note": "yellow", "bad": "bold red"}[finding.verdict]
+        table.add_row(Text(finding.verdict, style), finding.check, Text(finding.told))
     return table
 
 

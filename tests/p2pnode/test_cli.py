@@ -131,7 +131,19 @@ def test_as_a_module_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["testnet"], ["keygen"], ["init"], ["run"], ["status"], ["verify-evidence"], ["simulate"]]
+    "command",
+    [
+        [],
+        ["testnet"],
+        ["keygen"],
+        ["init"],
+        ["run"],
+        ["status"],
+        ["verify-evidence"],
+        ["simulate"],
+        ["doctor"],
+        ["genesis"],
+    ],
 )
 def test_every_command_explains_itself(command):
     for flag in ("--help", "-h"):
@@ -168,6 +180,42 @@ def test_keygen_makes_a_key_that_its_owner_alone_reads_and_never_overwrites_one(
     code, out, _ = call("keygen", tmp_path / "bob")
     assert Identity.load(Home(tmp_path / "bob").key).public_key.hex() in out
     assert call("keygen", "/proc/nowhere")[0] == 2
+
+
+def test_members_on_their_own_machines_make_one_genesis_of_their_cards(call, tmp_path):
+    cards = []
+    for i, name in enumerate("abcde"):
+        code, out, _ = call("keygen", tmp_path / name, "--name", name, "--address", f"10.0.0.{i}:7000", "--json")
+        told = json.loads(out)
+        assert (code, told["name"], told["address"]) == (0, name, f"10.0.0.{i}:7000")
+        cards.append(told["card"])
+        assert NodeConfig.load(Home(tmp_path / name).config).listen == "0.0.0.0:7000"
+    file = tmp_path / "genesis.json"
+    code, out, err = call("genesis", "new", *cards, "--out", file, "--f", 1, "--steps", 9)
+    assert (code, err) == (0, "")
+    genesis = Genesis.load(file)
+    assert genesis.network.hex() in out
+    assert [member.name for member in genesis.members] == list("abcde")
+    assert (genesis.f, genesis.training.steps) == (1, 9)
+    code, out, _ = call("genesis", "show", file, "--json")
+    assert (code, json.loads(out)["network"]) == (0, genesis.network.hex())
+    assert call("genesis", "new", *cards, "--out", file)[0] == 2
+    code, _, err = call("genesis", "new", *cards[:4], "--out", tmp_path / "g", "--f", 1)
+    assert code == 2
+    assert "n ≥ 4f+1" in err
+    assert not (tmp_path / "g").exists()
+
+
+def test_doctor_tells_a_home_that_runs_from_one_that_does_not(call, tmp_path):
+    call("init", tmp_path / "net", *ADDRESSES, "--f", 1)
+    home = tmp_path / "net" / "n0"
+    code, out, _ = call("doctor", home, "--patience", 0.2, "--json")
+    assert code == 0
+    assert {finding["verdict"] for finding in json.loads(out)} == {"good", "note"}
+    Home(home).key.chmod(0o644)
+    code, out, _ = call("doctor", home, "--patience", 0.2)
+    assert code == 1
+    assert "chmod 600" in out
 
 
 def test_init_founds_what_run_can_start_from(call, tmp_path):

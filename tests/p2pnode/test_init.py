@@ -12,7 +12,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, certified_key
-from p2pnode.init import Place, charter, found
+from p2pnode.init import Place, charter, equip, found, unite
 from p2pnode.storage.signer import DurableSigner
 
 VALUES = {"f": 1, "training": {"steps": 3, "local_batch": 5, "momentum": 0.9, "lr": 0.1}}
@@ -114,3 +114,51 @@ def test_any_text_and_number_comes_back_from_node_toml(tmp_path_factory, text, n
     found(folder, places(1, data_dir=text, linger_s=number), {**VALUES, "f": 0})
     config = NodeConfig.load(folder / "n0" / "node.toml")
     assert (config.data_dir, config.linger_s) == (text, number)
+
+
+def cards(folder, names="edcba"):
+    for i, name in enumerate(names):
+        equip(Home(folder / name), name, f"127.0.0.1:{7000 + i}", {}, f"0.0.0.0:{7000 + i}")
+    return [Home(folder / name).card for name in names]
+
+
+def test_members_that_equip_themselves_unite_in_one_network_whatever_the_order_of_their_cards(tmp_path):
+    files = cards(tmp_path)
+    genesis = unite(files, VALUES)
+    assert [member.name for member in genesis.members] == ["a", "b", "c", "d", "e"]
+    assert unite(files[::-1], VALUES) == genesis
+    for member in genesis.members:
+        home = Home(tmp_path / member.name)
+        assert Identity.load(home.key).public_key.hex() == member.public_key
+        assert home.certificate.read_text() == member.certificate
+        assert NodeConfig.load(home.config).listen == member.address.replace("127.0.0.1", "0.0.0.0")
+        assert "PRIVATE" not in home.card.read_text()
+        DurableSigner(Identity.load(home.key), home.journal).close()
+
+
+def test_cards_that_do_not_make_a_network_are_refused(tmp_path):
+    files = cards(tmp_path)
+    with pytest.raises(ConfigError, match="2 members share the name a"):
+        unite([*files, files[-1]], VALUES)
+    with pytest.raises(ConfigError, match="n ≥ 4f"):
+        unite(files[:4], VALUES)
+    files[0].write_text("{}")
+    with pytest.raises(ConfigError, match=r"e/card.json: name.*missing|required"):
+        unite(files, VALUES)
+    with pytest.raises(ConfigError, match="No such file"):
+        unite([tmp_path / "nobody.json"], VALUES)
+
+
+@pytest.mark.parametrize(("name", "address"), [("A b", "h:1"), ("a", "nowhere"), ("a", "h:99999")])
+def test_a_member_that_no_genesis_would_take_gets_no_home(tmp_path, name, address):
+    with pytest.raises(ConfigError, match="Remedy"):
+        equip(Home(tmp_path / "home"), name, address, {}, "0.0.0.0:1")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_is_equipped_once(tmp_path):
+    cards(tmp_path, "a")
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match="exists"):
+        cards(tmp_path, "a")
+    assert tree(tmp_path) == before
