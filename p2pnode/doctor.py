@@ -1,16 +1,12 @@
 """Examines a home before its node runs: all that would stop it, at once, and each with its remedy."""
 
-import asyncio
 import os
 import resource
 import shutil
 import socket
-import ssl
 import stat
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, TypeVar
@@ -23,7 +19,7 @@ from p2pnode.identity import Identity
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import resolve_device
 from p2pnode.membership import identity_of, index_of
-from p2pnode.net.tls import client_context
+from p2pnode.net.reach import Answer, reach
 from p2pnode.settings import split_address
 from p2pnode.storage.checkpoint import load_checkpoint
 from p2pnode.storage.signer import DurableSigner
@@ -190,63 +186,33 @@ class _Examination:
             self._find("limits", "bad", told)
 
     def _look_at_peers(self, genesis: Genesis, me: PeerId) -> None:
-        context = client_context(self._home, genesis)
         others = [PeerId(peer) for peer in range(len(genesis.members)) if peer != me]
-
-        async def ask_all() -> list[Finding]:
-            return await asyncio.gather(*(_ask_peer(genesis, peer, context, self._patience_s) for peer in others))
-
-        found = asyncio.run(ask_all())
-        self.findings += found
-        reached = sum(finding.verdict == "good" for finding in found)
+        answers = reach(self._home, genesis, others, self._patience_s)
+        for peer, answer in zip(others, answers, strict=True):
+            self.findings.append(_judge(genesis, peer, answer))
+        reached = sum(answer.member is not None for answer in answers)
         quorum = genesis.committee.gather_quorum - 1
         if reached < quorum:
             told = f"{reached} reached; the node waits until {quorum} are there, in any order and at any time"
             self._find("peers", "note", told)
 
 
-async def _ask_peer(genesis: Genesis, peer: PeerId, context: ssl.SSLContext, patience_s: float) -> Finding:
+def _judge(genesis: Genesis, peer: PeerId, answer: Answer) -> Finding:
     """Whether a member answers at its address, as itself, and by the same clock."""
-    member = genesis.members[peer]
-    check, (host, port) = f"peer {member.name}", split_address(member.address)
-    try:
-        async with asyncio.timeout(patience_s):
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
-            try:
-                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-                writer.write(f"GET /v1/link/control HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                head = await reader.readuntil(b"\r\n\r\n")
-            finally:
-                writer.transport.abort()
-    except ssl.SSLError as error:
-        told = f"{member.address}: {error.reason or error}. Remedy: give both nodes the same genesis"
-        return Finding(check, "bad", told)
-    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        errno = getattr(error, "errno", None)
-        reason = os.strerror(errno) if isinstance(errno, int) and errno > 0 else str(error) or "no answer"
-        told = f"{member.address}: {reason}. It may not be started yet; else mend its address, or open its port"
+    member, apart = genesis.members[peer], answer.clock_apart_s
+    check, where = f"peer {member.name}", member.address
+    if answer.refused:
+        return Finding(check, "bad", f"{where}: {answer.trouble}. Remedy: give both nodes the same genesis")
+    if answer.member is None:
+        told = f"{where}: {answer.trouble}. It may not be started yet; else mend its address, or open its port"
         return Finding(check, "note", told)
-    if shown != genesis.certificates_der[peer]:
-        return Finding(
-            check, "bad", f"{member.address}: another member answers. Remedy: mend the address in the genesis"
-        )
-    apart = _clock_apart(head)
+    if answer.member != peer:
+        other = genesis.members[answer.member].name
+        return Finding(check, "bad", f"{where}: {other} answers. Remedy: mend the address in the genesis")
     if abs(apart) > CLOCK_APART_S:
         told = f"reached; its clock is {apart:+.0f} s from this one, which makes logs hard to compare. Remedy: use NTP"
         return Finding(check, "note", told)
-    return Finding(check, "good", f"reached at {member.address}")
-
-
-def _clock_apart(head: bytes) -> float:
-    """Seconds by which the one who sent this HTTP head is ahead; 0 where it does not tell."""
-    for line in head.decode("latin-1").split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.lower() == "date":
-            try:
-                return parsedate_to_datetime(value.strip()).timestamp() - time.time()
-            except ValueError:
-                return 0.0
-    return 0.0
+    return Finding(check, "good", f"reached at {where}")
 
 
 def _charter(genesis: Genesis) -> str:

@@ -13,6 +13,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.doctor import examine
 from p2pnode.home import Home
 from p2pnode.membership import index_of
+from p2pnode.net import reach
 from p2pnode.net.mesh import Mesh
 from p2pnode.storage.checkpoint import Checkpoint, save_checkpoint
 from p2pnode.storage.vectors import Verdict
@@ -190,7 +191,7 @@ def test_peers_that_answer_are_told_from_those_that_do_not(network, monkeypatch)
     told = {finding.check: finding for finding in asyncio.run(work())}
     assert [told[f"peer node{peer}"].verdict for peer in (0, 1, 3, 4)] == ["note", "good", "note", "good"]
     assert told["peers"].told.startswith("2 reached")
-    monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: 1e9))
+    monkeypatch.setattr(reach, "time", SimpleNamespace(time=lambda: 1e9))
     told = {finding.check: finding for finding in asyncio.run(work())}
     assert told["peer node1"].verdict == "note"
     assert "NTP" in told["peer node1"].told
@@ -214,5 +215,5 @@ def test_a_peer_of_another_genesis_and_one_at_anothers_address_are_told(network,
 
     found = bad(asyncio.run(work()))
     assert set(found) == {"peer node1", "peer node3", "peer node4"}
-    assert "another member answers" in found["peer node1"]
+    assert "node4 answers" in found["peer node1"]
     assert "same genesis" in found["peer node3"]
