@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import urllib.request
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,12 +31,14 @@ from p2pnode.simulation.schedule import SCHEDULES
 if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
+    from p2pnode.hosts import Hosts
     from p2pnode.simulation.sweep import Sweep
     from p2pnode.testnet import Plan
 
 EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
 ENGINES = ("local", "ray", "testnet")
+TESTNET_ENGINES = ("processes", "netns")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -123,6 +126,12 @@ def run_testnet(
     clip: Clip = None,
     vectors: Vectors = "tls",
     seed: Seed = 0,
+    engine: Annotated[
+        str, typer.Option(help="Where the nodes run: processes on loopback, or netns, each on a host of its own.")
+    ] = "processes",
+    link_mbit: Annotated[
+        float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
+    ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -135,6 +144,8 @@ def run_testnet(
       p2pnode testnet --recipe dsgd --attack sign-flip
 
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
+
+      sudo p2pnode testnet --engine netns --link-mbit 100
     """
     from p2pnode.testnet import Plan
 
@@ -149,13 +160,27 @@ def run_testnet(
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
-    plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall)
-    summary = _watch_testnet(plan, quiet=as_json)
+    with _hosts(engine, nodes, link_mbit) as hosts:
+        plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
+        summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
         _out.print(table.summary(summary))
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
+
+
+def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContextManager[Hosts | None]":
+    """Where the nodes of a testnet run."""
+    if engine not in TESTNET_ENGINES:
+        raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(TESTNET_ENGINES)}")
+    if engine == "netns":
+        from p2pnode.hosts import Hosts
+
+        return Hosts(nodes, link_mbit)
+    if link_mbit is not None:
+        raise ConfigError(f"link-mbit = {link_mbit:g}: loopback has no links. Remedy: add --engine netns")
+    return nullcontext()
 
 
 def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:

@@ -81,10 +81,13 @@ def _become_node(order: dict[str, Any]) -> NoReturn:
         output = os.open(home_path / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
             os.dup2(fd, target)
+        from p2pnode import hosts
         from p2pnode.errors import ConfigError, P2PNodeError
         from p2pnode.home import Home
         from p2pnode.process import EXIT_FAILED, EXIT_SETTINGS, run_node
 
+        if order["namespace"] is not None:
+            hosts.enter(order["namespace"])
         try:
             code = run_node(Home(home_path), order["attacks"], order["liars"])
         except P2PNodeError as error:

@@ -1,7 +1,7 @@
 """Many real nodes on this machine: found a network, start a process a node, watch them learn, and sum up.
 
-The nodes are ordinary ones: own home, own key, own sockets on loopback. Only their processes are forked from one that
-loaded torch before (`p2pnode.spawner`), and the liars among them are told to lie.
+The nodes are ordinary ones: own home, own key, own sockets, on loopback or on a host of their own (`p2pnode.hosts`).
+Only their processes are forked from one that loaded torch before (`p2pnode.spawner`), and the liars are told to lie.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from safetensors.numpy import load_file
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
+from p2pnode.hosts import Hosts
 from p2pnode.init import Place, charter, found
 
 _POLL_S = 0.25
@@ -49,6 +50,7 @@ class Plan:
         data_dir: folder of the task's files.
         stall_s: give up when no honest node takes a step for so long.
         evaluations: how often each node measures its model on the way, at most.
+        hosts: where the nodes run; None for loopback.
     """
 
     out: Path
@@ -59,6 +61,7 @@ class Plan:
     data_dir: str | None
     stall_s: float
     evaluations: int = 20
+    hosts: Hosts | None = None
 
 
 @dataclass(slots=True)
@@ -152,7 +155,6 @@ class Testnet:
         plan = self.plan
         # A mistake in the settings is refused before a port is looked for and an earlier run moved out of the way.
         charter([Place(node.name, f"127.0.0.1:{i + 1}", {}) for i, node in enumerate(self.nodes)], plan.values)
-        ports = free_ports(2 * plan.nodes)
         steps = int(plan.values["training"]["steps"])
         settings = {
             "data_dir": plan.data_dir,
@@ -161,15 +163,19 @@ class Testnet:
             "ban_s": 0.0,  # liars are here to lie to the last step; banned, they would be silent
         }
         places = [
-            Place(
-                node.name,
-                f"127.0.0.1:{ports[2 * i]}",
-                {**settings, "admin": f"127.0.0.1:{ports[2 * i + 1]}"},
-            )
-            for i, node in enumerate(self.nodes)
+            Place(node.name, address, {**settings, "admin": admin})
+            for node, (address, admin) in zip(self.nodes, self._addresses(), strict=True)
         ]
         make_way(plan.out)
         self.genesis = found(plan.out, places, plan.values)
+
+    def _addresses(self) -> list[tuple[str, str]]:
+        """Where each node listens, for its peers and for its owner."""
+        hosts, count = self.plan.hosts, self.plan.nodes
+        if hosts is not None:
+            return [(f"{hosts.address(i)}:{_PORTS[0]}", f"{hosts.address(i)}:{_PORTS[1]}") for i in range(count)]
+        ports = [f"127.0.0.1:{port}" for port in free_ports(2 * count)]
+        return list(zip(ports[::2], ports[1::2], strict=True))
 
     # Processes.
 
@@ -217,7 +223,9 @@ class Testnet:
     def _start(self, node: NodeView) -> None:
         liars = [other.name for other in self.nodes if not other.honest]
         attacks = [] if node.honest else list(self.plan.attacks)
-        self._order(name=node.name, home=str(node.home.path), attacks=attacks, liars=liars)
+        hosts = self.plan.hosts
+        namespace = hosts.namespace(self.nodes.index(node)) if hosts is not None else None
+        self._order(name=node.name, home=str(node.home.path), attacks=attacks, liars=liars, namespace=namespace)
 
     async def _listen(self, reports: asyncio.StreamReader) -> None:
         by_name = {node.name: node for node in self.nodes}

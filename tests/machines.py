@@ -1,0 +1,21 @@
+"""Whether this machine can play several ones."""
+
+import os
+import shutil
+
+import pytest
+
+from p2pnode.hosts import Hosts, HostsFailed
+
+
+def can_make_hosts():
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "tc"))):
+        return False
+    try:
+        with Hosts(1):
+            return True
+    except HostsFailed:  # root in a container that may not
+        return False
+
+
+needs_hosts = pytest.mark.skipif(not can_make_hosts(), reason="needs Linux, iproute2 and root")
