@@ -1,4 +1,8 @@
-"""The endpoint for the node's owner: `/status`, on localhost unless told otherwise."""
+"""The endpoint for the node's owner, on localhost unless told otherwise.
+
+`/status` tells what the node does. `/healthz` answers as long as it lives, `/readyz` with 503 and a reason while it is
+not in step with enough of its peers: who restarts nodes looks at the first, who counts on them at the second.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +19,15 @@ class AdminServer:
     Args:
         address: where to listen, host:port; port 0 lets the system choose.
         status: gives the status as JSON values.
+        unready: why the node is not ready; None where it is.
     """
 
-    def __init__(self, address: str, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, address: str, status: Callable[[], dict[str, Any]], unready: Callable[[], str | None] = lambda: None
+    ) -> None:
         self.address = address
         self._status = status
+        self._unready = unready
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -29,7 +37,9 @@ class AdminServer:
             LinkError: if the address cannot be listened on.
         """
         app = web.Application()
-        app.router.add_get("/status", self._answer)
+        app.router.add_get("/status", self._tell_status)
+        app.router.add_get("/healthz", self._tell_health)
+        app.router.add_get("/readyz", self._tell_readiness)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         host, port = split_address(self.address)
@@ -43,5 +53,12 @@ class AdminServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _answer(self, _: web.Request) -> web.Response:
+    async def _tell_status(self, _: web.Request) -> web.Response:
         return web.json_response(self._status())
+
+    async def _tell_health(self, _: web.Request) -> web.Response:
+        return web.json_response({"healthy": True})
+
+    async def _tell_readiness(self, _: web.Request) -> web.Response:
+        why = self._unready()
+        return web.json_response({"ready": why is None, "reason": why}, status=200 if why is None else 503)

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
 ENGINES = ("local", "ray", "testnet")
+PROBES = {"live": "/healthz", "ready": "/readyz"}
 TESTNET_ENGINES = ("processes", "netns")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
@@ -579,18 +581,45 @@ def doctor(
 
 
 @app.command()
-def status(home: HomeFolder, as_json: AsJson = False) -> None:
-    """Ask the running node of a home what it does, and whom it waits for."""
-    try:
-        address = Home(home).admin.read_text().strip()
-        with urllib.request.urlopen(f"http://{address}/status", timeout=5) as answer:
-            told = json.load(answer)
-    except (OSError, ValueError) as error:
-        raise P2PNodeError(f"no node answers for {home} ({error}); start it with `p2pnode run {home}`") from error
+def status(
+    home: HomeFolder,
+    probe: Annotated[
+        str | None, typer.Option(help="Only whether the node is live, or ready: exit code 0 if so, else 1.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the running node of a home what it does, and whom it waits for.
+
+    Examples:
+
+      p2pnode status a
+
+      p2pnode status a --probe ready
+    """
+    if probe is not None:
+        if probe not in PROBES:
+            raise ConfigError(f"probe = {probe!r}: no such probe. Remedy: choose one of {', '.join(PROBES)}")
+        told = _ask_node(home, PROBES[probe])
+        print(json.dumps(told))
+        raise typer.Exit(0 if told.get("ready", True) else EXIT_FAILED)
+    told = _ask_node(home, "/status")
     if as_json:
         print(json.dumps(told, indent=2))
     else:
         _out.print(table.status(told))
+
+
+def _ask_node(home: Path, what: str) -> dict[str, Any]:
+    """What the running node of a home answers; of `/readyz` also that it is not ready."""
+    try:
+        address = Home(home).admin.read_text().strip()
+        with urllib.request.urlopen(f"http://{address}{what}", timeout=5) as answer:
+            told: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        told = json.load(error)
+    except (OSError, ValueError) as error:
+        raise P2PNodeError(f"no node answers for {home} ({error}); start it with `p2pnode run {home}`") from error
+    return told
 
 
 @app.command("verify-evidence")

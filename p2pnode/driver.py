@@ -196,7 +196,7 @@ class Driver:
         self._conduct = self._recall_conduct()
         self._conduct_kept = True
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
-        self._admin = AdminServer(self.config.admin, self.status)
+        self._admin = AdminServer(self.config.admin, self.status, self.unready)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")
@@ -280,6 +280,15 @@ class Driver:
             **self._timings(),
             "finished": self._result is not None,
         }
+
+    def unready(self) -> str | None:
+        """Why the node is not in step with as many members as it waits for; None where it is, or is done."""
+        if self.node.finished:
+            return None
+        here, needed = 1 + len(self._mesh.connected), self.genesis.committee.gather_quorum
+        if here < needed:
+            return f"{here} of {needed} members that are waited for are here"
+        return f"{self.node.behind} steps behind" if self.node.behind > 1 else None
 
     def _timings(self) -> dict[str, Any]:
         """How long the node has run, and on what."""

@@ -244,6 +244,16 @@ class Node:
         return agreement.missing if agreement is not None else ()
 
     @property
+    def behind(self) -> int:
+        """How many steps some honest peer is ahead, at least."""
+        return max(0, self._frontier - self.position.step)
+
+    @property
+    def _frontier(self) -> int:
+        """The latest step that f+1 peers have spoken of, one of them honest."""
+        return sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
+
+    @property
     def oldest(self) -> int:
         """The oldest step that is still answered and told again."""
         return max(self._first_step, self.position.step - self.retained)
@@ -378,7 +388,7 @@ class Node:
         """Jump, if something of this step will never come and f+1 peers are beyond what is talked about here."""
         if self._told_latest <= self.position.step:
             return []
-        frontier = sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
+        frontier = self._frontier
         if frontier < self.position.step + 2:
             return []
         self.training = self.working = False

@@ -715,10 +715,12 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert (told["step"], told["phase"], told["connected"]) == (0, "waiting", ["node1"])
         assert (told["accuracy"], told["finished"], told["faults"]) == (None, False, [])
         assert json.loads(json.dumps(told)) == told
+        assert one.unready() == "2 of 3 members that are waited for are here"
         results = await run_all(make(homes[2]))
         assert results[0].steps == 2
         assert [(await run).steps for run in runs] == [2, 2]
         assert one.status()["finished"] is True
+        assert one.unready() is None
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
 
     uvloop.run(work())

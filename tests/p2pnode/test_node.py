@@ -462,6 +462,15 @@ def test_who_is_left_behind_goes_where_f_plus_1_peers_are_and_takes_part():
     assert Adopt(10, digest("joined")) in behind.handle(Mixed(Slot(10), digest("joined")))
 
 
+def test_one_is_behind_by_what_f_plus_1_peers_say_and_not_by_what_one_says():
+    one = node(steps=20)
+    assert one.behind == 0
+    one.handle(Received(1, Proposal(at(9, 1))))
+    assert one.behind == 0
+    one.handle(Received(2, Proposal(at(7, 2))))
+    assert one.behind == 7
+
+
 def test_who_jumps_keeps_of_a_total_broadcast_what_the_retained_steps_need():
     assert Release(Slot(9), Slot(9)) in leave_behind(node(steps=20, kind="reliable"))
 

@@ -1,0 +1,51 @@
+"""The owner's endpoint: what the node does, whether it lives, whether it is ready; and the commands that ask."""
+
+import asyncio
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from p2pnode import cli
+from p2pnode.admin import AdminServer
+from p2pnode.errors import LinkError
+from p2pnode.home import Home
+
+
+def asked(tmp_path, *arguments, unready=None):
+    """(exit code, what was told) of `p2pnode status` while a node answers."""
+
+    async def work():
+        server = AdminServer("127.0.0.1:0", lambda: {"step": 3}, lambda: unready)
+        await server.start()
+        Home(tmp_path).admin.write_text(server.address)
+        try:
+            return await asyncio.to_thread(CliRunner().invoke, cli.app, ["status", str(tmp_path), *arguments])
+        finally:
+            await server.stop()
+
+    done = asyncio.run(work())
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_node_tells_its_status(tmp_path):
+    assert asked(tmp_path, "--json") == (0, {"step": 3})
+
+
+def test_a_node_that_answers_lives_though_it_is_not_ready(tmp_path):
+    assert asked(tmp_path, "--probe", "live", unready="alone") == (0, {"healthy": True})
+    assert asked(tmp_path, "--probe", "ready", unready="alone") == (1, {"ready": False, "reason": "alone"})
+    assert asked(tmp_path, "--probe", "ready") == (0, {"ready": True, "reason": None})
+
+
+def test_an_address_in_use_is_said_with_the_remedy():
+    async def work():
+        one = AdminServer("127.0.0.1:0", dict)
+        await one.start()
+        try:
+            with pytest.raises(LinkError, match="change `admin`"):
+                await AdminServer(one.address, dict).start()
+        finally:
+            await one.stop()
+
+    asyncio.run(work())
