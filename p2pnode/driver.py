@@ -22,17 +22,18 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
-from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
+from p2pnode.codec import Finished, Want, WireMessage
 from p2pnode.config import NodeConfig
-from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
-from p2pnode.genesis import Genesis, Member
+from p2pnode.errors import LinkError, WireError, asking_disk
+from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Ahead, Identity, KeyRing
+from p2pnode.identity import Ahead, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
-from p2pnode.net.conduct import Conduct
+from p2pnode.membership import occupant
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
     RETAINED_STEPS_MAX,
@@ -59,11 +60,11 @@ from p2pnode.node import (
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
-from p2pnode.storage.journal import make_folder, replace_file, write_all
+from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
-from protocols.faults import Equivocation, Fault
+from protocols.faults import Fault
 from protocols.header import FLOAT32, Claim, Digest, Header, PeerId, Signature, Signer, Slot, Verify
 from protocols.protocol import Party
 
@@ -160,9 +161,8 @@ class Driver:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
-        self.me = _member_index(self.genesis, self.config.name, home)
+        self.me, identity = occupant(home, self.genesis, self.config.name)
         self._log = log
-        identity = _load_identity(self.genesis.members[self.me], home)
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
@@ -189,11 +189,9 @@ class Driver:
             _timed(self._keys, self._phases),
         )
         steps = self.genesis.training.steps
-        self._evidence = self._recall_evidence(party.verify)
-        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._evidence)
+        self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
+        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._accusations.proofs)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
-        self._conduct = self._recall_conduct()
-        self._conduct_kept = True
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -211,7 +209,6 @@ class Driver:
         self._last_step_at = 0.0
         self._began = time.monotonic()
         self._evaluation: Evaluation | None = None
-        self._faults: Counter[tuple[PeerId, Fault]] = Counter()
         self._mixed: Counter[PeerId] = Counter()
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
@@ -264,18 +261,13 @@ class Driver:
             "connected": [names[peer] for peer in self._mesh.connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
             "loss": _finite(self._evaluation.loss) if self._evaluation else None,
-            "faults": [
-                {"peer": names[peer], "fault": fault.value, "count": count}
-                for (peer, fault), count in sorted(
-                    self._faults.items(), key=lambda item: (item[0][0], item[0][1].value)
-                )
-            ],
+            "faults": self._accusations.told(),
             "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
             "kept": {names[peer]: count for peer, count in sorted(self._kept.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
-            "banned": [names[peer] for peer in self._conduct.all_banned(time.monotonic())],
+            "banned": [names[peer] for peer in self._accusations.banned()],
             **self._timings(),
             "finished": self._result is not None,
         }
@@ -365,8 +357,8 @@ class Driver:
                 names = [self._name(peer) for peer in self.node.waits_for]
                 self._log.info("no progress", step=step, phase=self._phase(), waits_for=names)
             told = step
-            if not self._conduct_kept:
-                await self._record(self._keeping_conduct())
+            if not self._accusations.conduct_kept:
+                await self._record(self._accusations.keeping_conduct())
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -542,7 +534,7 @@ class Driver:
 
     def _leave_if_alone(self) -> None:
         """Go when every peer that is not banned has finished too: until then one may need this node's last vectors."""
-        done = {self.me, *self._finished_peers, *self._conduct.all_banned(time.monotonic())}
+        done = {self.me, *self._finished_peers, *self._accusations.banned()}
         if self._result is not None and len(done) == len(self.genesis.members):
             self.stop()
 
@@ -556,75 +548,17 @@ class Driver:
 
     def _accuse(self, accusation: Accuse) -> None:
         peer, fault, evidence = accusation.peer, accusation.fault, accusation.evidence
-        self._faults[peer, fault] += 1
-        if self._faults[peer, fault] == 1:
-            self._log.warning("fault", peer=self._name(peer), fault=fault.value)
+        self._accusations.count(peer, fault)
         if peer != self.me:  # who uses our key elsewhere is not shut out by shutting out ourselves
             self._charge(peer, fault)
-        if evidence is not None and peer not in self._evidence:
-            self._evidence[peer] = evidence
-            self._work(lambda: self._keep_evidence(peer, evidence))
-
-    def _keep_evidence(self, peer: PeerId, evidence: Equivocation) -> None:
-        path = self._evidence_file(peer)
-        make_folder(path.parent)
-        replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence)))
-
-    def _evidence_file(self, peer: PeerId) -> Path:
-        return self.home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"
-
-    def _recall_evidence(self, verify: Verify) -> dict[PeerId, Equivocation]:
-        """The proofs that were kept, by the accused. A damaged one convicts nobody, and makes way for the next."""
-        held = {}
-        for peer in self.genesis.committee.members:
-            path = self._evidence_file(peer)
-            if not path.exists():
-                continue
-            try:
-                proof = decode_evidence(path.read_bytes())
-            except WireError as error:
-                self._log.warning("evidence discarded", file=path.name, reason=str(error))
-                continue
-            if proof.accused == peer and proof.holds(self.genesis.network, verify):
-                held[peer] = proof
-            else:
-                self._log.warning("evidence discarded", file=path.name, reason="it proves nothing here")
-        return held
-
-    # Conduct.
+        if evidence is not None and (keeping := self._accusations.keeping_proof(peer, evidence)) is not None:
+            self._work(keeping)
 
     def _charge(self, peer: PeerId, fault: Fault) -> None:
-        seconds = self._conduct.charge(peer, fault, time.monotonic())
-        self._conduct_kept = False
-        if seconds:
-            self._log.warning("banned", peer=self._name(peer), seconds=seconds)
+        if seconds := self._accusations.charge(peer, fault):
             self._mesh.expel(peer, LinkError(f"banned for {seconds:g} s"))
-            self._spawn(self._record(self._keeping_conduct()))
+            self._spawn(self._record(self._accusations.keeping_conduct()))
             self._leave_if_alone()
-
-    def _keeping_conduct(self) -> Callable[[], None]:
-        """What makes durable what is held against peers now. Done when somebody is banned, else now and then and at the
-        end: a crash that loses the rest loses less than what a ban takes."""
-        self._conduct_kept = True
-        kept = self._conduct.dump(self.genesis.network, time.monotonic(), time.time())
-        return lambda: replace_file(self.home.conduct, lambda fd: write_all(fd, kept))
-
-    def _recall_conduct(self) -> Conduct:
-        """What was held against peers before a restart. Nothing depends on it, so nothing stops where it is damaged."""
-        committee = self.genesis.committee
-        waited_for = max(exchange.quorum(committee) for exchange in self.recipe.exchanges)
-        spare = min(committee.f, committee.n - waited_for)
-        conduct = Conduct(committee.n, spare, self.config.ban_s, self.config.forgive_s)
-        try:
-            kept = self.home.conduct.read_bytes()
-        except FileNotFoundError:
-            return conduct
-        except OSError as error:
-            self._log.warning("conduct discarded", reason=error.strerror)
-            return conduct
-        if not conduct.restore(kept, self.genesis.network, time.monotonic(), time.time()):
-            self._log.warning("conduct discarded", reason="damaged, or of another network")
-        return conduct
 
     # What the links bring.
 
@@ -655,7 +589,7 @@ class Driver:
             self._post(Unusable(digest))
 
     def welcome(self, peer: PeerId) -> bool:
-        return not self._conduct.banned(peer, time.monotonic())
+        return self._accusations.welcome(peer)
 
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
@@ -712,8 +646,8 @@ class Driver:
         try:
             if self._failure is None and self._result is None:
                 self._save_checkpoint()
-            if not self._conduct_kept:
-                self._keeping_conduct()()
+            if not self._accusations.conduct_kept:
+                self._accusations.keeping_conduct()()
         finally:
             self._signer.close()
             self._log.info("node stops", step=self.node.position.step)
@@ -797,22 +731,6 @@ def _timed(verify: Verify, phases: Phases) -> Verify:
 def _named(vector: Vector) -> tuple[Digest, Vector]:
     vector = np.ascontiguousarray(vector)
     return digest_of(vector), vector
-
-
-def _load_identity(member: Member, home: Home) -> Identity:
-    identity = Identity.load(home.key)
-    if identity.public_key.hex() != member.public_key:
-        raise ConfigError(f"{home.key}: not the key of {member.name} in {home.genesis}; copy the right one")
-    if not home.certificate.exists() or home.certificate.read_text() != member.certificate:
-        raise ConfigError(f"{home.certificate}: not the certificate of {member.name}; copy it from {home.genesis}")
-    return identity
-
-
-def _member_index(genesis: Genesis, name: str, home: Home) -> PeerId:
-    for index, member in enumerate(genesis.members):
-        if member.name == name:
-            return PeerId(index)
-    raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
 
 
 def _finite(number: float) -> float | None:

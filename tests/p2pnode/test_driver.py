@@ -193,8 +193,8 @@ def test_vectors_that_are_not_finite_are_charged_to_their_sender_and_never_mixed
         for result, driver in zip(results[:4], drivers[:4], strict=True):
             assert result.steps == 5
             assert result.mixed.get("node4", 0) == 0
-            assert driver._faults[4, Fault.MALFORMED] > 0
-            assert {peer for peer, _ in driver._faults} == {4}
+            assert driver._accusations.faults[4, Fault.MALFORMED] > 0
+            assert {peer for peer, _ in driver._accusations.faults} == {4}
 
     uvloop.run(work())
 
@@ -557,7 +557,7 @@ def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_pat
         lying.stop()
         await runs[4]
         assert [result.steps for result in results] == [10] * 4
-        assert all({peer for peer, _ in driver._faults} == {4} for driver in honest)
+        assert all({peer for peer, _ in driver._accusations.faults} == {4} for driver in honest)
         for driver in honest:
             assert [said["peer"] for said in driver._log.of("banned")] == ["node4"]
             reasons = [said["reason"] for said in driver._log.of("disconnected") if said["peer"] == "node4"]
@@ -648,7 +648,7 @@ def test_a_member_that_sends_no_messages_is_banned_within_ten_and_remembered_and
         assert honest[0].status()["banned"] == ["node0"]
         assert not await liar.open("control")
         assert [result.steps for result in await asyncio.wait_for(asyncio.gather(*runs), RUN_S)] == [30] * 4
-        assert all({peer for peer, _ in driver._faults} <= {0} for driver in honest)
+        assert all({peer for peer, _ in driver._accusations.faults} <= {0} for driver in honest)
 
     uvloop.run(work())
     again = make(homes[1])
@@ -679,8 +679,8 @@ def test_peers_that_leave_in_the_middle_of_a_frame_again_and_again_are_held_noth
             for lane in peer.lanes:
                 await peer.say(lane, frame[: turn % 14] if lane == "control" else head[: 2 * turn])
             peer.leave()
-        assert driver._conduct.score(0, 0.0) == 0.0
-        assert len(driver._conduct) == 0
+        assert driver._accusations.conduct.score(0, 0.0) == 0.0
+        assert len(driver._accusations.conduct) == 0
         assert driver.welcome(0)
         driver.stop()
         await running
