@@ -58,14 +58,15 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
-from p2pnode.observe.phases import Phases
+from p2pnode.observe.phases import Phases, TimedSigner, timed
+from p2pnode.punctuality import ENTERED_MAX, Late, Punctuality
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
-from protocols.header import FLOAT32, Claim, Digest, Header, PeerId, Signature, Signer, Slot, Verify
+from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
@@ -96,6 +97,16 @@ waiting for a peer that jumped over its slot."""
 
 _UNREAD_MAX = 256
 """Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
+
+_RECENT_SLOTS = 4
+"""Slots whose values are looked for whenever something came. Those of older ones are late anyway, and wait for the next
+look at who is."""
+
+_LOOK_EVERY_S = 0.2
+"""How often to look who is late: it is told and asked for within a second."""
+
+_PAUSES_MAX = 8
+"""A holder is asked no later than so many usual delays after the one before it: a third of them may be liars."""
 
 
 class Conversation(Protocol):
@@ -185,8 +196,8 @@ class Driver:
             self.genesis.network,
             FLOAT32,
             length,
-            _TimedSigner(self._signer, self._phases),
-            _timed(self._keys, self._phases),
+            TimedSigner(self._signer, self._phases),
+            timed(self._keys, self._phases),
         )
         steps = self.genesis.training.steps
         self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
@@ -214,6 +225,8 @@ class Driver:
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
         self._greeted: set[PeerId] = set()
+        self._punctuality = Punctuality(self.me, self.genesis.committee)
+        self._asked: tuple[Slot, set[PeerId]] = (Slot(first), set())
         self._result: Result | None = None
 
     async def run(self) -> Result | None:
@@ -234,6 +247,7 @@ class Driver:
             self._post(Started())
             self._spawn(self._converse())
             self._spawn(self._tell_progress())
+            self._spawn(self._watch_the_late())
             await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
@@ -258,6 +272,10 @@ class Driver:
             "phase": self._phase(),
             "sub_round": position.sub_round,
             "waits_for": [names[peer] for peer in self.node.waits_for],
+            "late": [
+                {"peer": names[one.peer], "seconds": round(one.seconds, 3), "deadline": round(one.deadline, 3)}
+                for one in self._late()
+            ],
             "connected": [names[peer] for peer in self._mesh.connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
             "loss": _finite(self._evaluation.loss) if self._evaluation else None,
@@ -297,6 +315,7 @@ class Driver:
             await self._verify_ahead(events)
             with self._phases.during("talk"):
                 effects = [effect for event in events for effect in self._conversation.handle(event)]
+                self._note_arrivals(_RECENT_SLOTS)
             if self._signer.dirty:  # nothing signed leaves before it is durable
                 await self._record(self._signer.flush)
             if self._forget_before > self._signer.floor:
@@ -359,6 +378,61 @@ class Driver:
             told = step
             if not self._accusations.conduct_kept:
                 await self._record(self._accusations.keeping_conduct())
+
+    # Who is late.
+
+    def _note_arrivals(self, slots: int) -> None:
+        """Learn whose values came, of so many slots back."""
+        now = time.monotonic()
+        if self.node.entered:
+            self._punctuality.enter(self.node.position, now)
+        for slot in self._punctuality.recent(slots):
+            self._punctuality.here(slot, self.node.here(slot), now)
+
+    def _late(self) -> tuple[Late, ...]:
+        """Whose values are late; who is banned may not speak, and owes none."""
+        if self.node.finished:
+            return ()
+        banned = self._accusations.banned()
+        return tuple(one for one in self._punctuality.late(time.monotonic()) if one.peer not in banned)
+
+    async def _watch_the_late(self) -> None:
+        """Say once of each lateness that it began, and ask for what is owed."""
+        told: set[PeerId] = set()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self._note_arrivals(ENTERED_MAX)
+            late = self._late()
+            for one in late:
+                if one.peer not in told:
+                    self._log.info(
+                        "late",
+                        peer=self._name(one.peer),
+                        step=one.slot.step,
+                        exchange=one.slot.exchange,
+                        sub_round=one.slot.sub_round,
+                        seconds=round(one.seconds, 3),
+                        deadline=round(one.deadline, 3),
+                    )
+            told = {one.peer for one in late}
+            self._ask_for_the_late(told)
+
+    def _ask_for_the_late(self, late: set[PeerId]) -> None:
+        """Ask others for the bytes that the current slot lacks of who is late: f+1 of them, so one at least that is
+        honest, and once for each member and slot. The late one itself is sending them already."""
+        slot, committee = self.node.position, self.genesis.committee
+        if self._asked[0] != slot:
+            self._asked = (slot, set())
+        if not self._punctuality.knows(slot):
+            return
+        for peer in late.intersection(self.node.waits_for) - self._asked[1]:
+            header = self.vectors.awaited(peer, slot)
+            if header is not None:
+                self._asked[1].add(peer)
+                others = [other for other in self._mesh.connected if other != peer]
+                # Who keeps up first, and not the same one every time.
+                others.sort(key=lambda other: (other in late, (other - slot.step) % committee.n))
+                self._spawn(self._fetch(header, tuple(others[: committee.one_honest])))
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -476,9 +550,10 @@ class Driver:
             self._post(Arrived(header.digest))
 
     async def _fetch(self, header: Header, holders: tuple[PeerId, ...]) -> None:
-        """Ask one holder after another, each after a pause in which the bytes may come by themselves."""
-        for holder in holders:
-            await asyncio.sleep(self.config.fetch_after_s)
+        """Ask one holder after another, each after a pause in which the bytes may come by themselves: as long as values
+        usually take, and longer each time, so that who asks in vain does not ask all at once."""
+        for turn, holder in enumerate(holders):
+            await asyncio.sleep(self._punctuality.deadline(header.slot) * min(2**turn, _PAUSES_MAX))
             slot = self.vectors.ask(header.digest, holder)
             if slot is None:
                 return
@@ -704,28 +779,6 @@ class Driver:
 
     def _name(self, peer: PeerId) -> str:
         return self.genesis.members[peer].name
-
-
-class _TimedSigner:
-    """A signer that says when it signs."""
-
-    def __init__(self, signer: Signer, phases: Phases) -> None:
-        self._phases = phases
-        self._signer = signer
-        self.promise = signer.promise
-        self.promised = signer.promised
-
-    def sign(self, claim: Claim) -> Signature | None:
-        with self._phases.during("signatures"):
-            return self._signer.sign(claim)
-
-
-def _timed(verify: Verify, phases: Phases) -> Verify:
-    def timed(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
-        with phases.during("signatures"):
-            return verify(member, statement, signature)
-
-    return timed
 
 
 def _named(vector: Vector) -> tuple[Digest, Vector]:

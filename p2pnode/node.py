@@ -17,7 +17,7 @@ of vectors from many peers, none of whom is trusted alone, brings it back among 
 lie, and its peers may need one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -242,6 +242,17 @@ class Node:
         """Members whose vector the current slot still lacks, while it waits for a quorum of them."""
         agreement = self._agreements.get((self.position.step, self.position.exchange))
         return agreement.missing if agreement is not None else ()
+
+    @property
+    def entered(self) -> bool:
+        """Whether one's own value of the current slot is proposed: others' are awaited since."""
+        agreement = self._agreements.get((self.position.step, self.position.exchange))
+        return agreement is not None and agreement.entered == self.position
+
+    def here(self, slot: Slot) -> Collection[PeerId]:
+        """Members whose value of a slot is here; nobody, of a slot that is answered no more."""
+        agreement = self._agreements.get((slot.step, slot.exchange))
+        return agreement.here(slot.sub_round) if agreement is not None else ()
 
     @property
     def oldest(self) -> int:

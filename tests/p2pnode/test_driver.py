@@ -16,12 +16,13 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
-from p2pnode.codec import decode_evidence, encode_evidence
+from p2pnode.codec import Want, decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt, Received
+from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
@@ -722,6 +723,136 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
 
     uvloop.run(work())
+
+
+# Who is late.
+
+
+class Clock:
+    """What the driver takes for time; it stands until it is moved."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(driver_module, "time", self)
+
+    def monotonic(self):
+        return self.now
+
+
+def late(driver):
+    return [said["peer"] for said in driver.status()["late"]]
+
+
+def test_who_is_late_is_named_once_the_deadline_has_passed_and_until_its_vector_is_here(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 3, steps=2)
+    clock = Clock(monkeypatch)
+
+    async def work():
+        one, other = make(homes[0]), make(homes[1])
+        runs = [asyncio.create_task(driver.run()) for driver in (one, other)]
+        await until(lambda: one.status()["waits_for"] == ["node2"], "the wait for the third")
+        clock.now += FIRST_S
+        assert late(one) == []
+        clock.now += 0.25
+        assert one.status()["late"] == [{"peer": "node2", "seconds": FIRST_S + 0.25, "deadline": FIRST_S}]
+        await until(lambda: one._log.of("late"), "its report")
+        results = await run_all(make(homes[2]))
+        assert results[0].steps == 2
+        assert [(await run).steps for run in runs] == [2, 2]
+        told = {"peer": "node2", "step": 0, "exchange": 0, "sub_round": 0, "seconds": 1.25, "deadline": 1.0}
+        assert one._log.of("late") == [told], "once"
+        assert late(one) == []
+        assert len(one._accusations.conduct) == 0, "nobody is charged for being slow"
+        assert one.status()["faults"] == []
+
+    uvloop.run(work())
+
+
+def test_who_is_silent_while_the_others_go_on_without_it_is_late_and_they_are_not(tmp_path, monkeypatch):
+    class Mute:
+        def __init__(self, *honest):
+            pass
+
+        def handle(self, event):
+            return []
+
+    _, homes = found_network(tmp_path, 5, 1, steps=10**6)
+    clock = Clock(monkeypatch)
+
+    async def work():
+        drivers = [make(home, Mute if home is homes[4] else None) for home in homes]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        honest = drivers[:4]
+        await until(lambda: all(driver.node.position.step >= 3 for driver in honest), "a few steps")
+        assert [late(driver) for driver in honest] == [[]] * 4
+        clock.now += 10
+        await until(lambda: all(late(driver) == ["node4"] for driver in honest), "the silent one")
+        clock.now += 10**6
+        await until(lambda: all(late(driver) == ["node4"] for driver in honest), "the silent one, a step later")
+        for driver in honest:
+            driver._accuse(Accuse(4, Fault.EQUIVOCATED))
+        assert [late(driver) for driver in honest] == [[]] * 4, "who is banned owes nothing"
+        for driver in drivers:
+            driver.stop()
+        await asyncio.gather(*runs)
+
+    uvloop.run(work())
+
+
+def test_what_the_late_owe_is_asked_of_others_once_a_slot(tmp_path):
+    """A member that sends its vectors to one peer only: over plain links nothing else would bring them to the other."""
+    _, homes = found_network(tmp_path, 3, steps=6, recipe={"name": "dsgd"})
+
+    async def work():
+        drivers, asked, sought = [make(home) for home in homes], [], Counter()
+        stream, send, fetch = drivers[2]._mesh.stream, drivers[0]._mesh.send, drivers[0]._fetch
+
+        def slow(peer, slot, digest, vector):
+            if peer != 0 or slot.step < 3:
+                stream(peer, slot, digest, vector)
+
+        def sending(peer, message):
+            if isinstance(message, Want):
+                asked.append((peer, message.slot.step))
+            send(peer, message)
+
+        def fetching(header, holders):
+            sought[header.origin, header.slot] += 1
+            assert len(holders) == 1, "f+1"
+            return fetch(header, holders)
+
+        drivers[2]._mesh.stream, drivers[0]._mesh.send, drivers[0]._fetch = slow, sending, fetching
+        results = await run_all(*drivers)
+        assert results[0].mixed == {"node0": 6, "node1": 6, "node2": 6}
+        assert [step for peer, step in asked if peer == 1 and step >= 3] == [3, 4, 5]
+        assert set(sought.values()) == {1}
+        assert drivers[0]._log.of("fault") == []
+        assert len(drivers[0]._accusations.conduct) == 0
+
+    uvloop.run(work())
+
+
+def test_who_asks_in_vain_waits_longer_each_time_and_asks_nobody_twice(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 7)
+    driver, slept, asked = make(homes[0]), [], []
+    header = driver.node.party.header(1, Slot(0), bytes(32))
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async def work():
+        driver.vectors.expect(header)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            driver._mesh.send = lambda peer, message: asked.append((peer, message))
+            await driver._fetch(header, (2, 3, 4, 5, 6))
+
+    asyncio.run(work())
+    assert asked == [(peer, Want(Slot(0), bytes(32))) for peer in (2, 3, 4, 5, 6)]
+    assert slept == [FIRST_S * factor for factor in (1, 2, 4, 8, 8)]
+    driver._signer.close()
 
 
 @pytest.mark.parametrize("at_least", [1, 10**6])
