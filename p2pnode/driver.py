@@ -236,7 +236,13 @@ class Driver:
             LinkError: if the node cannot listen.
             DiskError: if the disk refuses what must be written: the node halts, and signs no more.
         """
-        self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
+        self._log.info(
+            "node starts",
+            step=self.node.position.step,
+            model_step=self._model_step,
+            model=digest_of(self._trainer.state()["model"].numpy()).hex(),
+            network=self.genesis.network.hex(),
+        )
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
         self._began = self._phases.begin()
         try:
