@@ -33,6 +33,7 @@ from p2pnode.identity import Ahead, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.lookout import Lookout
 from p2pnode.membership import occupant
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
@@ -59,7 +60,7 @@ from p2pnode.node import (
 )
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
-from p2pnode.punctuality import ENTERED_MAX, Late, Punctuality
+from p2pnode.punctuality import Late
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
@@ -97,10 +98,6 @@ waiting for a peer that jumped over its slot."""
 
 _UNREAD_MAX = 256
 """Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
-
-_RECENT_SLOTS = 4
-"""Slots whose values are looked for whenever something came. Those of older ones are late anyway, and wait for the next
-look at who is."""
 
 _LOOK_EVERY_S = 0.2
 """How often to look who is late: it is told and asked for within a second."""
@@ -180,6 +177,8 @@ class Driver:
         self._trainer = self._make_trainer(prepare)
         self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, mix_gathered)
         self._model_step = 0
+        self._kept_step = -1
+        self._agreed: tuple[int, Vector] | None = None
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
@@ -213,6 +212,7 @@ class Driver:
         self._unread: Counter[PeerId] = Counter()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps_taken = first
@@ -225,8 +225,7 @@ class Driver:
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
         self._greeted: set[PeerId] = set()
-        self._punctuality = Punctuality(self.me, self.genesis.committee)
-        self._asked: tuple[Slot, set[PeerId]] = (Slot(first), set())
+        self._lookout = Lookout(self.node, self.vectors)
         self._result: Result | None = None
 
     async def run(self) -> Result | None:
@@ -316,23 +315,28 @@ class Driver:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            events, self._inbox = self._inbox, []
-            self._unread.clear()
-            await self._verify_ahead(events)
-            with self._phases.during("talk"):
-                effects = [effect for event in events for effect in self._conversation.handle(event)]
-                self._note_arrivals(_RECENT_SLOTS)
-            if self._signer.dirty:  # nothing signed leaves before it is durable
-                await self._record(self._signer.flush)
-            if self._forget_before > self._signer.floor:
-                await self._record(lambda: self._signer.forget_before(self._forget_before))
-            with self._phases.during("talk"):
-                for effect in effects:
-                    self._perform(effect)
-                for peer in {event.sender for event in events if isinstance(event, Received)}:
-                    self._regulate(peer)
-                self._mesh.retry()
+            async with self._turn:
+                await self._take_turn()
             self._phases.rest("wire" if self._phase() == "waiting" else "idle")
+
+    async def _take_turn(self) -> None:
+        """Let the node answer all that is here, and perform what it asks for."""
+        events, self._inbox = self._inbox, []
+        self._unread.clear()
+        await self._verify_ahead(events)
+        with self._phases.during("talk"):
+            effects = [effect for event in events for effect in self._conversation.handle(event)]
+            self._lookout.note(time.monotonic())
+        if self._signer.dirty:  # nothing signed leaves before it is durable
+            await self._record(self._signer.flush)
+        if self._forget_before > self._signer.floor:
+            await self._record(lambda: self._signer.forget_before(self._forget_before))
+        with self._phases.during("talk"):
+            for effect in effects:
+                self._perform(effect)
+            for peer in {event.sender for event in events if isinstance(event, Received)}:
+                self._regulate(peer)
+            self._mesh.retry()
 
     async def _verify_ahead(self, events: list[Event]) -> None:
         """Check the certificates that came together in threads, so that the node, who asks again, finds it done.
@@ -385,60 +389,25 @@ class Driver:
             if not self._accusations.conduct_kept:
                 await self._record(self._accusations.keeping_conduct())
 
-    # Who is late.
-
-    def _note_arrivals(self, slots: int) -> None:
-        """Learn whose values came, of so many slots back."""
-        now = time.monotonic()
-        if self.node.entered:
-            self._punctuality.enter(self.node.position, now)
-        for slot in self._punctuality.recent(slots):
-            self._punctuality.here(slot, self.node.here(slot), now)
-
     def _late(self) -> tuple[Late, ...]:
-        """Whose values are late; who is banned may not speak, and owes none."""
-        if self.node.finished:
-            return ()
-        banned = self._accusations.banned()
-        return tuple(one for one in self._punctuality.late(time.monotonic()) if one.peer not in banned)
+        return self._lookout.late(self._accusations.banned(), time.monotonic())
 
     async def _watch_the_late(self) -> None:
-        """Say once of each lateness that it began, and ask for what is owed."""
-        told: set[PeerId] = set()
+        """Say once of each lateness that it began, and ask others for what is owed."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            self._note_arrivals(ENTERED_MAX)
-            late = self._late()
-            for one in late:
-                if one.peer not in told:
-                    self._log.info(
-                        "late",
-                        peer=self._name(one.peer),
-                        step=one.slot.step,
-                        exchange=one.slot.exchange,
-                        sub_round=one.slot.sub_round,
-                        seconds=round(one.seconds, 3),
-                        deadline=round(one.deadline, 3),
-                    )
-            told = {one.peer for one in late}
-            self._ask_for_the_late(told)
-
-    def _ask_for_the_late(self, late: set[PeerId]) -> None:
-        """Ask others for the bytes that the current slot lacks of who is late: f+1 of them, so one at least that is
-        honest, and once for each member and slot. The late one itself is sending them already."""
-        slot, committee = self.node.position, self.genesis.committee
-        if self._asked[0] != slot:
-            self._asked = (slot, set())
-        if not self._punctuality.knows(slot):
-            return
-        for peer in late.intersection(self.node.waits_for) - self._asked[1]:
-            header = self.vectors.awaited(peer, slot)
-            if header is not None:
-                self._asked[1].add(peer)
-                others = [other for other in self._mesh.connected if other != peer]
-                # Who keeps up first, and not the same one every time.
-                others.sort(key=lambda other: (other in late, (other - slot.step) % committee.n))
-                self._spawn(self._fetch(header, tuple(others[: committee.one_honest])))
+            for one in self._lookout.newly_late(self._accusations.banned(), time.monotonic()):
+                self._log.info(
+                    "late",
+                    peer=self._name(one.peer),
+                    step=one.slot.step,
+                    exchange=one.slot.exchange,
+                    sub_round=one.slot.sub_round,
+                    seconds=round(one.seconds, 3),
+                    deadline=round(one.deadline, 3),
+                )
+            for header, holders in self._lookout.missing(self._mesh.connected):
+                self._spawn(self._fetch(header, holders))
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -559,7 +528,7 @@ class Driver:
         """Ask one holder after another, each after a pause in which the bytes may come by themselves: as long as values
         usually take, and longer each time, so that who asks in vain does not ask all at once."""
         for turn, holder in enumerate(holders):
-            await asyncio.sleep(self._punctuality.deadline(header.slot) * min(2**turn, _PAUSES_MAX))
+            await asyncio.sleep(self._lookout.deadline(header.slot) * min(2**turn, _PAUSES_MAX))
             slot = self.vectors.ask(header.digest, holder)
             if slot is None:
                 return
@@ -570,12 +539,11 @@ class Driver:
         self._steps_taken += 1
         self._last_step_at = time.time()
         self._first_step_at = self._first_step_at or self._last_step_at
+        self._agreed = step + 1, vector
         self._work(lambda: self._adopted(step + 1, vector))
 
     def _adopted(self, steps: int, vector: Vector) -> None:
-        with self._phases.during("mix"):
-            self._trainer.adopt(torch.from_numpy(vector))
-        self._model_step = steps
+        self._take_on(steps, vector)
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
             with self._phases.during("evaluation"):
                 self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
@@ -583,10 +551,17 @@ class Driver:
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
 
-    def _finish(self) -> Result:
-        """The model is final: measure it on everything, and write down what came out."""
+    def _take_on(self, steps: int, vector: Vector) -> None:
+        with self._phases.during("mix"):
+            self._trainer.adopt(torch.from_numpy(vector))
+        self._model_step = steps
+
+    def _finish(self) -> Result | None:
+        """The model is final: measure it on everything, and write down what came out; None if told to stop before."""
         with self._phases.during("evaluation"):
-            self._evaluation = self._trainer.evaluate()
+            self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
+        if self._stop.is_set():  # it may be of a part, and will be made when the node runs again
+            return None
         self._save_checkpoint()
         result = Result(
             self.config.name,
@@ -606,7 +581,9 @@ class Driver:
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
         return result
 
-    def _finished(self, result: Result) -> None:
+    def _finished(self, result: Result | None) -> None:
+        if result is None:
+            return
         self._result = result
         self._log.info("finished", **asdict(result))
         self._mesh.broadcast(Finished())
@@ -621,9 +598,12 @@ class Driver:
 
     def _save_checkpoint(self) -> None:
         step = self._model_step
+        if step == self._kept_step:  # a large one takes seconds
+            return
         tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
         with self._phases.during("journal"):
             save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
+        self._kept_step = step
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
         self._forget_before = max(self._forget_before, step - 1)
 
@@ -714,8 +694,10 @@ class Driver:
             self.stop()
 
     async def _shut_down(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        """End what is under way, keep the model of the last step that was taken, and let go of everything."""
+        async with self._turn:  # what the node has moved on by is performed, not lost
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mesh.stop()
         await self._admin.stop()
@@ -726,6 +708,8 @@ class Driver:
         self._checkers.shutdown(cancel_futures=True)
         try:
             if self._failure is None and self._result is None:
+                if self._agreed is not None and self._agreed[0] > self._model_step:  # its turn in the worker never came
+                    self._take_on(*self._agreed)
                 self._save_checkpoint()
             if not self._accusations.conduct_kept:
                 self._accusations.keeping_conduct()()
@@ -780,7 +764,7 @@ class Driver:
         if checkpoint is None:
             return max(spoken, self._signer.floor)
         self._trainer.restore({name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()})
-        self._model_step = checkpoint.step
+        self._model_step = self._kept_step = checkpoint.step
         return max(spoken, checkpoint.step)
 
     def _name(self, peer: PeerId) -> str:

@@ -287,6 +287,134 @@ def test_a_stop_after_the_last_step_and_before_its_model_is_measured_loses_no_st
     uvloop.run(work())
 
 
+def test_a_stop_keeps_the_model_of_the_last_step_though_its_turn_in_the_worker_never_came(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=40, checkpoint_every=0)
+
+    async def work():
+        driver, cancelled = make(home), threading.Event()
+        adopt, shut_down = driver._adopt, driver._worker.shutdown
+
+        def adopting(step, digest):
+            if step == 3:
+                driver._work(lambda: cancelled.wait(RUN_S))
+                driver.stop()
+            adopt(step, digest)
+
+        def shutting_down(cancel_futures):
+            shut_down(wait=False, cancel_futures=cancel_futures)
+            cancelled.set()
+            shut_down()
+
+        driver._adopt, driver._worker.shutdown = adopting, shutting_down
+        assert await asyncio.wait_for(driver.run(), RUN_S) is None
+        assert driver._log.of("node stops") == [{"step": 4}]
+        kept = load_checkpoint(home.checkpoint, driver.genesis.network)
+        assert kept.step == 4
+        assert kept.tensors["model"].tobytes() == driver._agreed[1].tobytes()
+        again = make(home)
+        assert again.node.position == Slot(4)
+        assert again._trainer.vector.numpy().tobytes() == kept.tensors["model"].tobytes()
+
+    uvloop.run(work())
+
+
+def test_a_stop_while_the_disk_is_waited_for_loses_nothing_that_the_node_has_moved_on_by(tmp_path, monkeypatch):
+    class SlowDisk(DurableSigner):
+        def forget_before(self, step):
+            loop.call_soon_threadsafe(driver.stop)
+            time.sleep(0.2)  # who does not wait for the end of the turn shuts down meanwhile
+            super().forget_before(step)
+
+    monkeypatch.setattr(driver_module, "DurableSigner", SlowDisk)
+    _, (home,) = found_network(tmp_path, 1, steps=40, checkpoint_every=0)
+
+    async def work():
+        nonlocal driver, loop
+        driver, loop = make(home), asyncio.get_running_loop()
+        handle = driver.node.handle
+
+        def moving_on(event):
+            effects = handle(event)
+            if any(isinstance(effect, Adopt) and effect.step == 3 for effect in effects):
+                driver._forget_before = 1
+            return effects
+
+        driver.node.handle = moving_on
+        assert await asyncio.wait_for(driver.run(), RUN_S) is None
+        assert driver._log.of("node stops") == [{"step": 4}]
+        assert load_checkpoint(home.checkpoint, driver.genesis.network).step == 4
+
+    driver = loop = None
+    uvloop.run(work())
+
+
+def test_a_stop_ends_the_last_evaluation_which_is_made_when_the_node_runs_again(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=3, checkpoint_every=0)
+
+    async def work():
+        driver, begun = make(home), threading.Event()
+        evaluate = driver._trainer.evaluate
+
+        def evaluating(limit=None, abort=lambda: False):
+            begun.set()
+            while not abort():
+                time.sleep(0.001)
+            return evaluate(1)
+
+        driver._trainer.evaluate = evaluating
+        run = asyncio.create_task(driver.run())
+        await until(begun.is_set, "the evaluation")
+        driver.stop()
+        assert await asyncio.wait_for(run, RUN_S) is None
+        assert not home.result.exists()
+        assert load_checkpoint(home.checkpoint, driver.genesis.network).step == 3
+        result = await asyncio.wait_for(make(home).run(), RUN_S)
+        assert (result.steps, json.loads(home.result.read_text())["accuracy"]) == (3, result.accuracy)
+
+    uvloop.run(work())
+
+
+def test_a_model_that_is_kept_already_is_not_written_again_at_the_end(tmp_path, monkeypatch):
+    """A large one takes seconds."""
+    written = []
+
+    def saving(path, network, checkpoint):
+        written.append(checkpoint.step)
+        save_checkpoint(path, network, checkpoint)
+
+    monkeypatch.setattr(driver_module, "save_checkpoint", saving)
+    _, (home, _) = found_network(tmp_path, 2, steps=40)
+
+    async def work():
+        for _ in range(2):
+            driver = make(home)
+            run = asyncio.create_task(driver.run())
+            await until(lambda driver=driver: driver.status()["waits_for"] == ["node1"], "the wait for the other")
+            driver.stop()
+            assert await run is None
+
+    uvloop.run(work())
+    assert written == [0]
+
+
+def test_a_client_that_does_not_end_its_request_does_not_hold_up_a_stop(tmp_path):
+    _, (home, _) = found_network(tmp_path, 2, steps=40)
+
+    async def work():
+        driver = make(home)
+        run = asyncio.create_task(driver.run())
+        await until(lambda: home.admin.exists() and home.admin.read_text().endswith("\n"), "the start")
+        host, port = home.admin.read_text().strip().split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        driver.stop()
+        assert await asyncio.wait_for(run, 5) is None
+        writer.close()
+
+    uvloop.run(work())
+
+
 def test_who_is_stopped_and_comes_back_finishes_with_the_others_and_is_accused_by_nobody(tmp_path):
     _, homes = found_network(tmp_path, 5, 1, steps=30)
 
