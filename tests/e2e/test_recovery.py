@@ -6,7 +6,7 @@ import json
 from p2pnode.soak import ALL, NODES, RECOVERY_S, Disturbance, Soak, _spoken, _values
 from p2pnode.testnet import Plan
 
-STEPS = 130
+STEPS = 100
 CHECKPOINT, KILLED = 50, 62
 """The first checkpoint's step as nodes are set up, and one some steps later, at which all are killed."""
 PATIENCE_S = 60.0
