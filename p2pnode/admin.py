@@ -12,6 +12,9 @@ from aiohttp import web
 from p2pnode.errors import LinkError
 from p2pnode.settings import split_address
 
+_SHUTDOWN_S = 0.5
+"""For so long a server that stops waits for an answer under way, and for the client that it has to; twice at most."""
+
 
 class AdminServer:
     """Serves what the node says of itself.
@@ -40,7 +43,7 @@ class AdminServer:
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/healthz", self._tell_health)
         app.router.add_get("/readyz", self._tell_readiness)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
         host, port = split_address(self.address)
         try:

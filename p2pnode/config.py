@@ -34,7 +34,6 @@ class NodeConfig(Settings):
     )
     handshake_s: Seconds = Field(10.0, description="choose how many seconds a link may take to open")
     reconnect_s: Seconds = Field(2.0, description="choose the longest pause, in seconds, between two tries of a link")
-    fetch_after_s: Seconds = Field(1.0, description="choose after how many seconds to ask another holder for a vector")
     ban_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         60.0, description="choose how many seconds a peer's first ban lasts, or 0 to ban nobody"
     )

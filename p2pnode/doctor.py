@@ -18,7 +18,7 @@ from p2pnode.home import Home
 from p2pnode.identity import Identity
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import resolve_device
-from p2pnode.membership import identity_of, index_of
+from p2pnode.membership import occupant
 from p2pnode.net.reach import Answer, reach
 from p2pnode.settings import split_address
 from p2pnode.storage.checkpoint import load_checkpoint
@@ -96,14 +96,16 @@ class _Examination:
             self._ask("device", lambda: resolve_device(config.device), str)
         if identity is None or config is None or genesis is None:
             return
-        me = self._ask("member", lambda: _member(genesis, config, home), lambda me: f"number {me} of the genesis")
+        found = self._ask(
+            "member", lambda: occupant(home, genesis, config.name), lambda one: f"number {one[0]} of the genesis"
+        )
         self._look_at_checkpoint(genesis)
         dimension = self._ask("task", lambda: _dimension(genesis, config), lambda d: f"{d:,} parameters")
         if dimension is not None:
             self._look_at_room(4 * dimension, len(genesis.members))
         self._look_at_descriptors(len(genesis.members))
-        if me is not None:
-            self._look_at_peers(genesis, me)
+        if found is not None:
+            self._look_at_peers(genesis, found[0])
 
     def _ask(self, check: str, act: Callable[[], Known], told: Callable[[Known], str]) -> Known | None:
         """What `act` comes to, or None and a finding of what is wrong."""
@@ -217,12 +219,6 @@ def _judge(genesis: Genesis, peer: PeerId, answer: Answer) -> Finding:
 
 def _charter(genesis: Genesis) -> str:
     return f"network {genesis.network.hex()[:16]}…, n={len(genesis.members)}, f={genesis.f}, {genesis.recipe.name}"
-
-
-def _member(genesis: Genesis, config: NodeConfig, home: Home) -> PeerId:
-    me = index_of(genesis, config.name, home)
-    identity_of(genesis.members[me], home)
-    return me
 
 
 def _dimension(genesis: Genesis, config: NodeConfig) -> int:

@@ -22,8 +22,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
-from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
+from p2pnode.codec import Finished, Want, WireMessage
 from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
@@ -32,8 +33,8 @@ from p2pnode.identity import Ahead, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
-from p2pnode.membership import identity_of, index_of
-from p2pnode.net.conduct import Conduct
+from p2pnode.lookout import Lookout
+from p2pnode.membership import occupant
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import (
     RETAINED_STEPS_MAX,
@@ -58,14 +59,15 @@ from p2pnode.node import (
     Unusable,
 )
 from p2pnode.observe.log import Log
-from p2pnode.observe.phases import Phases
+from p2pnode.observe.phases import Phases, TimedSigner, timed
+from p2pnode.punctuality import Late
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
-from p2pnode.storage.journal import make_folder, replace_file, write_all
+from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
-from protocols.faults import Equivocation, Fault
-from protocols.header import FLOAT32, Claim, Digest, Header, PeerId, Signature, Signer, Slot, Verify
+from protocols.faults import Fault
+from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
@@ -96,6 +98,12 @@ waiting for a peer that jumped over its slot."""
 
 _UNREAD_MAX = 256
 """Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
+
+_LOOK_EVERY_S = 0.2
+"""How often to look who is late: it is told and asked for within a second."""
+
+_PAUSES_MAX = 8
+"""A holder is asked no later than so many usual delays after the one before it: a third of them may be liars."""
 
 
 class Conversation(Protocol):
@@ -161,15 +169,16 @@ class Driver:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
-        self.me = index_of(self.genesis, self.config.name, home)
+        self.me, identity = occupant(home, self.genesis, self.config.name)
         self._log = log
-        identity = identity_of(self.genesis.members[self.me], home)
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
         self._trainer = self._make_trainer(prepare)
         self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, mix_gathered)
         self._model_step = 0
+        self._kept_step = -1
+        self._agreed: tuple[int, Vector] | None = None
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
@@ -186,15 +195,13 @@ class Driver:
             self.genesis.network,
             FLOAT32,
             length,
-            _TimedSigner(self._signer, self._phases),
-            _timed(self._keys, self._phases),
+            TimedSigner(self._signer, self._phases),
+            timed(self._keys, self._phases),
         )
         steps = self.genesis.training.steps
-        self._evidence = self._recall_evidence(party.verify)
-        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._evidence)
+        self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
+        self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._accusations.proofs)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
-        self._conduct = self._recall_conduct()
-        self._conduct_kept = True
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
         self._admin = AdminServer(self.config.admin, self.status, self.unready)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -205,6 +212,7 @@ class Driver:
         self._unread: Counter[PeerId] = Counter()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._steps_taken = first
@@ -212,12 +220,12 @@ class Driver:
         self._last_step_at = 0.0
         self._began = time.monotonic()
         self._evaluation: Evaluation | None = None
-        self._faults: Counter[tuple[PeerId, Fault]] = Counter()
         self._mixed: Counter[PeerId] = Counter()
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._served: set[tuple[PeerId, Digest]] = set()
         self._greeted: set[PeerId] = set()
+        self._lookout = Lookout(self.node, self.vectors)
         self._result: Result | None = None
 
     async def run(self) -> Result | None:
@@ -227,7 +235,13 @@ class Driver:
             LinkError: if the node cannot listen.
             DiskError: if the disk refuses what must be written: the node halts, and signs no more.
         """
-        self._log.info("node starts", step=self.node.position.step, network=self.genesis.network.hex())
+        self._log.info(
+            "node starts",
+            step=self.node.position.step,
+            model_step=self._model_step,
+            model=digest_of(self._trainer.state()["model"].numpy()).hex(),
+            network=self.genesis.network.hex(),
+        )
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)
         self._began = self._phases.begin()
         try:
@@ -238,6 +252,7 @@ class Driver:
             self._post(Started())
             self._spawn(self._converse())
             self._spawn(self._tell_progress())
+            self._spawn(self._watch_the_late())
             await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
@@ -262,21 +277,20 @@ class Driver:
             "phase": self._phase(),
             "sub_round": position.sub_round,
             "waits_for": [names[peer] for peer in self.node.waits_for],
+            "late": [
+                {"peer": names[one.peer], "seconds": round(one.seconds, 3), "deadline": round(one.deadline, 3)}
+                for one in self._late()
+            ],
             "connected": [names[peer] for peer in self._mesh.connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
             "loss": _finite(self._evaluation.loss) if self._evaluation else None,
-            "faults": [
-                {"peer": names[peer], "fault": fault.value, "count": count}
-                for (peer, fault), count in sorted(
-                    self._faults.items(), key=lambda item: (item[0][0], item[0][1].value)
-                )
-            ],
+            "faults": self._accusations.told(),
             "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
             "kept": {names[peer]: count for peer, count in sorted(self._kept.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
-            "banned": [names[peer] for peer in self._conduct.all_banned(time.monotonic())],
+            "banned": [names[peer] for peer in self._accusations.banned()],
             **self._timings(),
             "finished": self._result is not None,
         }
@@ -310,22 +324,28 @@ class Driver:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            events, self._inbox = self._inbox, []
-            self._unread.clear()
-            await self._verify_ahead(events)
-            with self._phases.during("talk"):
-                effects = [effect for event in events for effect in self._conversation.handle(event)]
-            if self._signer.dirty:  # nothing signed leaves before it is durable
-                await self._record(self._signer.flush)
-            if self._forget_before > self._signer.floor:
-                await self._record(lambda: self._signer.forget_before(self._forget_before))
-            with self._phases.during("talk"):
-                for effect in effects:
-                    self._perform(effect)
-                for peer in {event.sender for event in events if isinstance(event, Received)}:
-                    self._regulate(peer)
-                self._mesh.retry()
+            async with self._turn:
+                await self._take_turn()
             self._phases.rest("wire" if self._phase() == "waiting" else "idle")
+
+    async def _take_turn(self) -> None:
+        """Let the node answer all that is here, and perform what it asks for."""
+        events, self._inbox = self._inbox, []
+        self._unread.clear()
+        await self._verify_ahead(events)
+        with self._phases.during("talk"):
+            effects = [effect for event in events for effect in self._conversation.handle(event)]
+            self._lookout.note(time.monotonic())
+        if self._signer.dirty:  # nothing signed leaves before it is durable
+            await self._record(self._signer.flush)
+        if self._forget_before > self._signer.floor:
+            await self._record(lambda: self._signer.forget_before(self._forget_before))
+        with self._phases.during("talk"):
+            for effect in effects:
+                self._perform(effect)
+            for peer in {event.sender for event in events if isinstance(event, Received)}:
+                self._regulate(peer)
+            self._mesh.retry()
 
     async def _verify_ahead(self, events: list[Event]) -> None:
         """Check the certificates that came together in threads, so that the node, who asks again, finds it done.
@@ -375,8 +395,28 @@ class Driver:
                 names = [self._name(peer) for peer in self.node.waits_for]
                 self._log.info("no progress", step=step, phase=self._phase(), waits_for=names)
             told = step
-            if not self._conduct_kept:
-                await self._record(self._keeping_conduct())
+            if not self._accusations.conduct_kept:
+                await self._record(self._accusations.keeping_conduct())
+
+    def _late(self) -> tuple[Late, ...]:
+        return self._lookout.late(self._accusations.banned(), time.monotonic())
+
+    async def _watch_the_late(self) -> None:
+        """Say once of each lateness that it began, and ask others for what is owed."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for one in self._lookout.newly_late(self._accusations.banned(), time.monotonic()):
+                self._log.info(
+                    "late",
+                    peer=self._name(one.peer),
+                    step=one.slot.step,
+                    exchange=one.slot.exchange,
+                    sub_round=one.slot.sub_round,
+                    seconds=round(one.seconds, 3),
+                    deadline=round(one.deadline, 3),
+                )
+            for header, holders in self._lookout.missing(self._mesh.connected):
+                self._spawn(self._fetch(header, holders))
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -494,9 +534,10 @@ class Driver:
             self._post(Arrived(header.digest))
 
     async def _fetch(self, header: Header, holders: tuple[PeerId, ...]) -> None:
-        """Ask one holder after another, each after a pause in which the bytes may come by themselves."""
-        for holder in holders:
-            await asyncio.sleep(self.config.fetch_after_s)
+        """Ask one holder after another, each after a pause in which the bytes may come by themselves: as long as values
+        usually take, and longer each time, so that who asks in vain does not ask all at once."""
+        for turn, holder in enumerate(holders):
+            await asyncio.sleep(self._lookout.deadline(header.slot) * min(2**turn, _PAUSES_MAX))
             slot = self.vectors.ask(header.digest, holder)
             if slot is None:
                 return
@@ -507,12 +548,11 @@ class Driver:
         self._steps_taken += 1
         self._last_step_at = time.time()
         self._first_step_at = self._first_step_at or self._last_step_at
+        self._agreed = step + 1, vector
         self._work(lambda: self._adopted(step + 1, vector))
 
     def _adopted(self, steps: int, vector: Vector) -> None:
-        with self._phases.during("mix"):
-            self._trainer.adopt(torch.from_numpy(vector))
-        self._model_step = steps
+        self._take_on(steps, vector)
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
             with self._phases.during("evaluation"):
                 self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
@@ -520,10 +560,17 @@ class Driver:
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
 
-    def _finish(self) -> Result:
-        """The model is final: measure it on everything, and write down what came out."""
+    def _take_on(self, steps: int, vector: Vector) -> None:
+        with self._phases.during("mix"):
+            self._trainer.adopt(torch.from_numpy(vector))
+        self._model_step = steps
+
+    def _finish(self) -> Result | None:
+        """The model is final: measure it on everything, and write down what came out; None if told to stop before."""
         with self._phases.during("evaluation"):
-            self._evaluation = self._trainer.evaluate()
+            self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
+        if self._stop.is_set():  # it may be of a part, and will be made when the node runs again
+            return None
         self._save_checkpoint()
         result = Result(
             self.config.name,
@@ -543,7 +590,9 @@ class Driver:
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
         return result
 
-    def _finished(self, result: Result) -> None:
+    def _finished(self, result: Result | None) -> None:
+        if result is None:
+            return
         self._result = result
         self._log.info("finished", **asdict(result))
         self._mesh.broadcast(Finished())
@@ -552,89 +601,34 @@ class Driver:
 
     def _leave_if_alone(self) -> None:
         """Go when every peer that is not banned has finished too: until then one may need this node's last vectors."""
-        done = {self.me, *self._finished_peers, *self._conduct.all_banned(time.monotonic())}
+        done = {self.me, *self._finished_peers, *self._accusations.banned()}
         if self._result is not None and len(done) == len(self.genesis.members):
             self.stop()
 
     def _save_checkpoint(self) -> None:
         step = self._model_step
+        if step == self._kept_step:  # a large one takes seconds
+            return
         tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
         with self._phases.during("journal"):
             save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
+        self._kept_step = step
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.
         self._forget_before = max(self._forget_before, step - 1)
 
     def _accuse(self, accusation: Accuse) -> None:
         peer, fault, evidence = accusation.peer, accusation.fault, accusation.evidence
-        self._faults[peer, fault] += 1
-        if self._faults[peer, fault] == 1:
-            self._log.warning("fault", peer=self._name(peer), fault=fault.value)
+        self._accusations.count(peer, fault)
         if peer != self.me:  # who uses our key elsewhere is not shut out by shutting out ourselves
             self._charge(peer, fault)
-        if evidence is not None and peer not in self._evidence:
-            self._evidence[peer] = evidence
-            self._work(lambda: self._keep_evidence(peer, evidence))
-
-    def _keep_evidence(self, peer: PeerId, evidence: Equivocation) -> None:
-        path = self._evidence_file(peer)
-        make_folder(path.parent)
-        replace_file(path, lambda fd: write_all(fd, encode_evidence(evidence)))
-
-    def _evidence_file(self, peer: PeerId) -> Path:
-        return self.home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"
-
-    def _recall_evidence(self, verify: Verify) -> dict[PeerId, Equivocation]:
-        """The proofs that were kept, by the accused. A damaged one convicts nobody, and makes way for the next."""
-        held = {}
-        for peer in self.genesis.committee.members:
-            path = self._evidence_file(peer)
-            if not path.exists():
-                continue
-            try:
-                proof = decode_evidence(path.read_bytes())
-            except WireError as error:
-                self._log.warning("evidence discarded", file=path.name, reason=str(error))
-                continue
-            if proof.accused == peer and proof.holds(self.genesis.network, verify):
-                held[peer] = proof
-            else:
-                self._log.warning("evidence discarded", file=path.name, reason="it proves nothing here")
-        return held
-
-    # Conduct.
+        if evidence is not None and (keeping := self._accusations.keeping_proof(peer, evidence)) is not None:
+            self._work(keeping)
 
     def _charge(self, peer: PeerId, fault: Fault) -> None:
-        seconds = self._conduct.charge(peer, fault, time.monotonic())
-        self._conduct_kept = False
-        if seconds:
-            self._log.warning("banned", peer=self._name(peer), seconds=seconds)
+        if seconds := self._accusations.charge(peer, fault):
             self._mesh.expel(peer, LinkError(f"banned for {seconds:g} s"))
-            self._spawn(self._record(self._keeping_conduct()))
+            self._spawn(self._record(self._accusations.keeping_conduct()))
             self._leave_if_alone()
-
-    def _keeping_conduct(self) -> Callable[[], None]:
-        """What makes durable what is held against peers now. Done when somebody is banned, else now and then and at the
-        end: a crash that loses the rest loses less than what a ban takes."""
-        self._conduct_kept = True
-        kept = self._conduct.dump(self.genesis.network, time.monotonic(), time.time())
-        return lambda: replace_file(self.home.conduct, lambda fd: write_all(fd, kept))
-
-    def _recall_conduct(self) -> Conduct:
-        """What was held against peers before a restart. Nothing depends on it, so nothing stops where it is damaged."""
-        committee = self.genesis.committee
-        waited_for = max(exchange.quorum(committee) for exchange in self.recipe.exchanges)
-        spare = min(committee.f, committee.n - waited_for)
-        conduct = Conduct(committee.n, spare, self.config.ban_s, self.config.forgive_s)
-        try:
-            kept = self.home.conduct.read_bytes()
-        except FileNotFoundError:
-            return conduct
-        except OSError as error:
-            self._log.warning("conduct discarded", reason=error.strerror)
-            return conduct
-        if not conduct.restore(kept, self.genesis.network, time.monotonic(), time.time()):
-            self._log.warning("conduct discarded", reason="damaged, or of another network")
-        return conduct
 
     # What the links bring.
 
@@ -665,7 +659,7 @@ class Driver:
             self._post(Unusable(digest))
 
     def welcome(self, peer: PeerId) -> bool:
-        return not self._conduct.banned(peer, time.monotonic())
+        return self._accusations.welcome(peer)
 
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
@@ -709,8 +703,10 @@ class Driver:
             self.stop()
 
     async def _shut_down(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        """End what is under way, keep the model of the last step that was taken, and let go of everything."""
+        async with self._turn:  # what the node has moved on by is performed, not lost
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mesh.stop()
         await self._admin.stop()
@@ -721,9 +717,11 @@ class Driver:
         self._checkers.shutdown(cancel_futures=True)
         try:
             if self._failure is None and self._result is None:
+                if self._agreed is not None and self._agreed[0] > self._model_step:  # its turn in the worker never came
+                    self._take_on(*self._agreed)
                 self._save_checkpoint()
-            if not self._conduct_kept:
-                self._keeping_conduct()()
+            if not self._accusations.conduct_kept:
+                self._accusations.keeping_conduct()()
         finally:
             self._signer.close()
             self._log.info("node stops", step=self.node.position.step)
@@ -775,33 +773,11 @@ class Driver:
         if checkpoint is None:
             return max(spoken, self._signer.floor)
         self._trainer.restore({name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()})
-        self._model_step = checkpoint.step
+        self._model_step = self._kept_step = checkpoint.step
         return max(spoken, checkpoint.step)
 
     def _name(self, peer: PeerId) -> str:
         return self.genesis.members[peer].name
-
-
-class _TimedSigner:
-    """A signer that says when it signs."""
-
-    def __init__(self, signer: Signer, phases: Phases) -> None:
-        self._phases = phases
-        self._signer = signer
-        self.promise = signer.promise
-        self.promised = signer.promised
-
-    def sign(self, claim: Claim) -> Signature | None:
-        with self._phases.during("signatures"):
-            return self._signer.sign(claim)
-
-
-def _timed(verify: Verify, phases: Phases) -> Verify:
-    def timed(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
-        with phases.during("signatures"):
-            return verify(member, statement, signature)
-
-    return timed
 
 
 def _named(vector: Vector) -> tuple[Digest, Vector]:

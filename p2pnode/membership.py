@@ -1,4 +1,4 @@
-"""Who the node of a home is among the members of its genesis."""
+"""Which member of a genesis a home belongs to."""
 
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis, Member
@@ -7,24 +7,24 @@ from p2pnode.identity import Identity
 from protocols.header import PeerId
 
 
-def index_of(genesis: Genesis, name: str, home: Home) -> PeerId:
-    """The member of this name.
+def occupant(home: Home, genesis: Genesis, name: str) -> tuple[PeerId, Identity]:
+    """The member of this name, and its key from the home, which is the one that the genesis names.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if the home is not this member's.
     """
+    index = _index(home, genesis, name)
+    return index, _identity(home, genesis.members[index])
+
+
+def _index(home: Home, genesis: Genesis, name: str) -> PeerId:
     for index, member in enumerate(genesis.members):
         if member.name == name:
             return PeerId(index)
     raise ConfigError(f"{home.config}: name = {name!r}: no such member in {home.genesis}; correct the name")
 
 
-def identity_of(member: Member, home: Home) -> Identity:
-    """The home's key and certificate, which are the member's.
-
-    Raises:
-        ConfigError: if one is missing, unreadable or another's.
-    """
+def _identity(home: Home, member: Member) -> Identity:
     identity = Identity.load(home.key)
     if identity.public_key.hex() != member.public_key:
         raise ConfigError(f"{home.key}: not the key of {member.name} in {home.genesis}; copy the right one")

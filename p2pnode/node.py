@@ -17,7 +17,7 @@ of vectors from many peers, none of whom is trusted alone, brings it back among 
 lie, and its peers may need one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -252,6 +252,17 @@ class Node:
     def _frontier(self) -> int:
         """The latest step that f+1 peers have spoken of, one of them honest."""
         return sorted(self._heard_of.values(), reverse=True)[self.party.committee.f]
+
+    @property
+    def entered(self) -> bool:
+        """Whether one's own value of the current slot is proposed: others' are awaited since."""
+        agreement = self._agreements.get((self.position.step, self.position.exchange))
+        return agreement is not None and agreement.entered == self.position
+
+    def here(self, slot: Slot) -> Collection[PeerId]:
+        """Members whose value of a slot is here; nobody, of a slot that is answered no more."""
+        agreement = self._agreements.get((slot.step, slot.exchange))
+        return agreement.here(slot.sub_round) if agreement is not None else ()
 
     @property
     def oldest(self) -> int:

@@ -1,9 +1,16 @@
-"""One node as a process: its home locked, its log open, its signals heard, its exit code true."""
+"""One node as a process: its home locked, its log open, its signals heard, its exit code true.
+
+SIGTERM and SIGINT stop the node in good order, from before it is made to its end: it finishes what it is doing, keeps
+the model of its last step, and exits with 0. Another SIGTERM changes nothing, since supervisors repeat it. A SIGINT
+after that, the second Ctrl-C, ends the process at once, as a crash would: nothing that was signed is lost by it.
+"""
 
 import asyncio
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 
 import uvloop
 
@@ -14,6 +21,8 @@ from p2pnode.home import Home
 from p2pnode.observe.log import Console, Log, open_log
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (), console: Console = "none") -> int:
@@ -30,7 +39,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
         DiskError: if its disk is full from the start.
     """
     name = NodeConfig.load(home.config).name
-    with home.occupied():
+    with home.occupied(), _told_to_stop() as told:
         log = open_log(home.log, name, console)
         try:
             driver = Driver(home, log, *_lies(home, attacks, liars, log))
@@ -40,13 +49,37 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
         except P2PNodeError as error:
             log.error("halted", reason=str(error))  # noqa: TRY400
             return EXIT_FAILED
-        return uvloop.run(_run(driver, log))
+        return uvloop.run(_run(driver, log, told))
 
 
-async def _run(driver: Driver, log: Log) -> int:
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Remember a signal to stop that comes before the loop runs, and hears it; whether there was one."""
+    heard: list[int] = []
+
+    def hear(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+
+    before = {number: signal.signal(number, hear) for number in _STOPS}
+    try:
+        yield lambda: bool(heard)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, driver.stop)
+
+    def stop() -> None:
+        driver.stop()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for number in _STOPS:
+        loop.add_signal_handler(number, stop)
+    if told():
+        stop()
     try:
         await driver.run()
     except P2PNodeError as error:

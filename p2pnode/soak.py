@@ -3,8 +3,8 @@
 Seven real nodes, one of them a liar that equivocates, learn on loopback while one honest node at a time is disturbed,
 by a schedule that follows from the seed; with the liar that is one more than a quorum of n−f can do without, so all
 wait until it is back. Now and then all seven are killed at once. Afterwards every promise is looked at: everyone came
-back and stepped again, learned as well as a network that was left alone, accused nobody but the liar, and took no more
-memory.
+back with what it had kept and stepped again, learned as well as a network that was left alone, accused nobody but the
+liar, and took no more memory.
 
 Run as `python -m p2pnode.soak`, which `scripts/soak` does.
 """
@@ -31,6 +31,8 @@ from p2pnode.errors import P2PNodeError
 from p2pnode.home import Home
 from p2pnode.learning import catalogue
 from p2pnode.process import EXIT_FAILED, EXIT_GOOD
+from p2pnode.storage.checkpoint import load_checkpoint
+from p2pnode.storage.vectors import digest_of
 from p2pnode.testnet import NodeView, Plan, Testnet, TestnetFailed
 
 NODES, LIARS = 7, 1
@@ -60,6 +62,9 @@ while it is away, and 360 samples measure to about 0.01."""
 GROWTH_MAX = 1.25
 """How much more memory a node may hold in the last quarter of the run than in the first."""
 
+RECOVERY_S = 10.0
+"""Of all that were killed at once, and started again, one takes a step that none had taken within so many seconds."""
+
 _POLL_S = 0.1
 
 
@@ -84,10 +89,47 @@ class Disturbance:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A disturbance that is over: seconds from its end until every honest node had stepped again."""
+    """A disturbance that is over.
+
+    Args:
+        disturbance: what it was.
+        first_s: seconds from its end until a node took a step that none had taken before.
+        seconds: the same until every honest node had stepped again.
+    """
 
     disturbance: Disturbance
+    first_s: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a node that ended left on its disk.
+
+    Args:
+        step: of its checkpoint; 0 where there is none.
+        model: the digest of the checkpoint's model, in hex; None where there is none.
+        spoken: the last step it proposed a vector in; −1 where it proposed none.
+    """
+
+    step: int
+    model: str | None
+    spoken: int
+
+    @classmethod
+    def by(cls, home: Home, network: bytes) -> "Left":
+        checkpoint = load_checkpoint(home.checkpoint, network)
+        if checkpoint is None:
+            return cls(0, None, _spoken(home))
+        return cls(checkpoint.step, digest_of(checkpoint.tensors["model"]).hex(), _spoken(home))
+
+    def lost(self, step: int, model: str) -> str | None:
+        """What of it a node has lost that began again at this step with this model; None if nothing."""
+        if step < max(self.step, self.spoken):
+            return f"began again at step {step}, though it had kept step {self.step} and spoken in step {self.spoken}"
+        if self.model not in (None, model):
+            return f"began again with another model than the one it had kept of step {self.step}"
+        return None
 
 
 @dataclass(slots=True)
@@ -96,6 +138,7 @@ class Report:
 
     Args:
         recovered: every disturbance, in order.
+        lost: what nodes had kept and did not begin again with, a sentence each.
         accuracy: of each honest node that finished.
         undisturbed: the same of the network that was left alone.
         accused: by each evidence file.
@@ -106,6 +149,7 @@ class Report:
     minutes: float
     steps: int
     recovered: list[Recovered] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     accuracy: dict[str, float] = field(default_factory=dict)
     undisturbed: dict[str, float] = field(default_factory=dict)
     accused: list[str] = field(default_factory=list)
@@ -134,6 +178,10 @@ def failures(report: Report, honest: Sequence[str], liars: Sequence[str]) -> lis
     told = []
     if not report.recovered:
         told.append("nothing was disturbed: the run was too short")
+    told += report.lost
+    for one in report.recovered:
+        if one.disturbance.kind == ALL and one.first_s > RECOVERY_S:
+            told.append(f"learning went on {one.first_s:g} s after all were killed, not within {RECOVERY_S:g} s")
     worst = min(report.undisturbed.values())
     for name in honest:
         accuracy = report.accuracy.get(name)
@@ -189,11 +237,13 @@ class Soak(Testnet):
     ) -> None:
         super().__init__(plan, time.time(), self._sample)
         self.recovered: list[Recovered] = []
+        self.lost: list[str] = []
         self.memory = Memory()
         self._disturbances = disturbances
         self._until_s = until_s
         self._say = say
         self._down: set[str] = set()
+        self._left: dict[str, Left] = {}
         self._by_name = {node.name: node for node in self.nodes}
 
     async def _until_finished(self) -> None:
@@ -228,18 +278,36 @@ class Soak(Testnet):
             self._down = {node.name for node in nodes}
             await {"freeze": self._freeze, "full": self._fill}.get(disturbance.kind, self._end)(disturbance, nodes)
             self._down = set()
-            took = await self._until_stepped(f"{disturbance.kind} of {', '.join(disturbance.nodes)}")
-            self.recovered.append(Recovered(disturbance, took))
-            self._say(f"{disturbance.kind} {', '.join(disturbance.nodes)}: all stepped again after {took} s")
+            first_s, seconds = await self._until_stepped(f"{disturbance.kind} of {', '.join(disturbance.nodes)}")
+            self.recovered.append(Recovered(disturbance, first_s, seconds))
+            self._look_for_losses()
+            self._say(f"{disturbance.kind} {', '.join(disturbance.nodes)}: all stepped again after {seconds} s")
 
-    async def _until_stepped(self, since: str) -> float:
-        """Wait until every honest node took a step that it had not taken; the seconds that it took them."""
+    async def _until_stepped(self, since: str) -> tuple[float, float]:
+        """Wait until a node took a step that none had taken, and every honest one a step that it had not; how long it
+        took them."""
         before, began = {node.name: node.step for node in self.honest}, time.monotonic()
+        # Who spoke in a step may be in the one after it, and train.
+        furthest = max(_spoken(node.home) for node in self.honest) + 1
+        await self._wait(
+            lambda: any(node.result is not None or node.step > furthest for node in self.honest),
+            f"a step that none had taken after {since}",
+        )
+        first_s = round(time.monotonic() - began, 2)
         await self._wait(
             lambda: all(node.result is not None or node.step > before[node.name] for node in self.honest),
             f"a step of everyone after {since}",
         )
-        return round(time.monotonic() - began, 2)
+        return first_s, round(time.monotonic() - began, 2)
+
+    def _look_for_losses(self) -> None:
+        """Compare what each node that was down began again with to what it had left."""
+        for name, left in self._left.items():
+            begun = _begun(self._by_name[name].home)
+            lost = left.lost(begun["step"], begun["model"])
+            if lost is not None:
+                self.lost.append(f"{name} {lost}")
+        self._left = {}
 
     async def _freeze(self, disturbance: Disturbance, nodes: Sequence[NodeView]) -> None:
         for node in nodes:
@@ -269,6 +337,8 @@ class Soak(Testnet):
         if disturbance.kind == "tear":
             for node in nodes:
                 tear(node.home, disturbance.torn_bytes)
+        assert self.genesis is not None
+        self._left = {node.name: Left.by(node.home, self.genesis.network) for node in nodes}
         await asyncio.sleep(disturbance.down_s)
         for node in nodes:
             node.exit = None
@@ -295,6 +365,18 @@ def tear(home: Home, size: int) -> None:
         begun = file.read(size)
         file.seek(0, os.SEEK_END)
         file.write(begun)
+
+
+def _spoken(home: Home) -> int:
+    """The last step that a node made a vector durable in, and so may have spoken in."""
+    return max((int(file.name.partition("-")[0]) for file in home.outbox.glob("*.safetensors")), default=-1)
+
+
+def _begun(home: Home) -> dict[str, Any]:
+    """What a node said of itself when it began the last time."""
+    lines = home.log.read_text().splitlines()
+    said = (json.loads(line) for line in reversed(lines) if '"node starts"' in line)
+    return next(line for line in said if line["event"] == "node starts")
 
 
 def _pid(node: NodeView) -> int:
@@ -330,6 +412,7 @@ async def soak(out: Path, minutes: float, seed: int, stall_s: float, say: Callab
         minutes,
         steps,
         net.recovered,
+        net.lost,
         _accuracy(disturbed),
         _accuracy(undisturbed),
         [row["accused"] for row in disturbed["evidence"]],

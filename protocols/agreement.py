@@ -10,6 +10,8 @@ output lies between the least and the greatest honest input, and each sub-round 
 Source: arXiv 2008.00742 (averaging agreement); with K sub-rounds of nearest-neighbour averaging, arXiv 2209.10931.
 """
 
+from collections.abc import Collection
+
 from protocols.broadcast import Broadcast
 from protocols.effects import Deliver, Effect, Gathered, Message, Mix
 from protocols.errors import UsageError
@@ -42,6 +44,15 @@ class Agreement(Protocol[Digest, Message]):
         if self._sub_round is None or self._mixing or self._finished:
             return ()
         return self._gathers[self._sub_round].missing
+
+    @property
+    def entered(self) -> Slot | None:
+        """The slot in which one's own value was proposed last."""
+        return None if self._sub_round is None else self.slots[self._sub_round]
+
+    def here(self, sub_round: int) -> Collection[PeerId]:
+        """Members whose value of a sub-round is here."""
+        return self._gathers[sub_round].here
 
     def start(self, value: Digest) -> list[Effect]:
         if self._sub_round is not None:

@@ -23,6 +23,7 @@ Totality sees to it that what an honest member reports arrives. Source: Abraham,
 asynchronous approximate agreement", 2004; used by averaging agreement (arXiv 2008.00742) for n ≥ 3f+1.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 
 from protocols import effects
@@ -53,6 +54,11 @@ class Gather(Protocol[Digest, Message]):
     def done(self) -> bool:
         """Gathered, and every broadcast of the slot is done: nobody needs our echo any more."""
         return self.gathered and all(broadcast.done for broadcast in self._broadcasts.values())
+
+    @property
+    def here(self) -> Collection[PeerId]:
+        """Members whose value is here, after the gather is over, too."""
+        return self._values.keys()
 
     @property
     def missing(self) -> tuple[PeerId, ...]:

@@ -28,7 +28,7 @@ def found_network(
     **settings,
 ) -> tuple[Genesis, list[Home]]:
     """The homes of a network of `nodes` on free ports, that learns digits and keeps its deadlines short."""
-    settings = {"threads": 1, "reconnect_s": 0.2, "fetch_after_s": 0.1, "linger_s": 10.0, **settings}
+    settings = {"threads": 1, "reconnect_s": 0.2, "linger_s": 10.0, **settings}
     places = [Place(f"node{i}", f"127.0.0.1:{port}", settings) for i, port in enumerate(free_ports(nodes))]
     values = {
         "f": f,

@@ -59,6 +59,9 @@ _CONNECTIONS_MAX = 2 * len(_LANES)
 _SAID_MAX = 1024
 """Different refusals that are logged, in all."""
 
+_SHUTDOWN_S = 0.5
+"""For so long a node that stops waits for members that are in the middle of a request; twice at most."""
+
 _FIRST_PAUSE_S = 0.05
 """Pause before the second try of a link; it doubles up to `reconnect_s`. Nodes of one network start in any order."""
 
@@ -189,7 +192,7 @@ class Mesh:
         """
         app = web.Application()
         app.router.add_get("/v1/link/{lane}", self._upgrade)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
         address = split_address(self._config.listen)
         try:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from protocols.header import Claim, PeerId, Signature, Signer, Verify
+
 
 class Phases:
     """A stopwatch that threads share; a change of phase costs about a microsecond.
@@ -68,3 +70,27 @@ class Phases:
         self._seconds[self._now] = self._seconds.get(self._now, 0.0) + now - self._since
         self._since = now
         self._now = next((phase for phase, count in self._under_way.items() if count), self._rest)
+
+
+class TimedSigner:
+    """A signer that says when it signs."""
+
+    def __init__(self, signer: Signer, phases: Phases) -> None:
+        self._phases = phases
+        self._signer = signer
+        self.promise = signer.promise
+        self.promised = signer.promised
+
+    def sign(self, claim: Claim) -> Signature | None:
+        with self._phases.during("signatures"):
+            return self._signer.sign(claim)
+
+
+def timed(verify: Verify, phases: Phases) -> Verify:
+    """The same check, that says when it checks."""
+
+    def check(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
+        with phases.during("signatures"):
+            return verify(member, statement, signature)
+
+    return check

@@ -107,10 +107,12 @@ def status(told: dict[str, Any]) -> Table:
         "step": f"{told['step']} of {told['steps']}",
         "phase": told["phase"],
         "waits for": ", ".join(told["waits_for"]) or "nobody",
+        "late": ", ".join(map(_late, told["late"])) or "nobody",
         "connected": ", ".join(told["connected"]) or "nobody",
         "accuracy": _number(told["accuracy"], ".4f"),
         "loss": _number(told["loss"], ".4f"),
         "faults seen": faults or "none",
+        "banned": ", ".join(told["banned"]) or "nobody",
         "sent, received": f"{_mib(told['bytes_sent'])} MiB, {_mib(told['bytes_received'])} MiB",
         "peak memory": f"{told['peak_rss_mib']:.0f} MiB",
     }
@@ -251,6 +253,10 @@ def _number(value: float | None, form: str) -> str:
 
 def _mib(value: int | None) -> str:
     return "–" if value is None else f"{value / 2**20:.1f}"
+
+
+def _late(told: dict[str, Any]) -> str:
+    return f"{told['peer']} ({told['seconds']:.1f} s, expected within {told['deadline']:.1f} s)"
 
 
 def _few(names: list[str]) -> str:

@@ -88,6 +88,11 @@ class Vectors:
         self._welcome(peer, wanted.header)
         return wanted.header.slot
 
+    def awaited(self, origin: PeerId, slot: Slot) -> Header | None:
+        """The header of this member's vector of a slot, if its bytes are wanted and not here."""
+        headers = (wanted.header for wanted in self._wanted.values())
+        return next((header for header in headers if (header.origin, header.slot) == (origin, slot)), None)
+
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         """What to do with `nbytes` bytes that `peer` wants to send under this digest.
 

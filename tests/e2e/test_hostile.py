@@ -166,7 +166,7 @@ def test_a_hostile_member_is_bounded_and_the_others_are_served_meanwhile(tmp_pat
         attacker.leave()
         if before is not None:
             assert peak() - before < CAP, f"{(peak() - before) / MIB:.1f} MiB"
-        assert all({peer for peer, _ in driver._faults} <= {0} for driver in honest)
+        assert all({peer for peer, _ in driver._accusations.faults} <= {0} for driver in honest)
         for driver in honest:
             driver.stop()
         await asyncio.gather(*runs)

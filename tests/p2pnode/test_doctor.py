@@ -12,7 +12,7 @@ from p2pnode import doctor
 from p2pnode.config import NodeConfig
 from p2pnode.doctor import examine
 from p2pnode.home import Home
-from p2pnode.membership import index_of
+from p2pnode.membership import occupant
 from p2pnode.net import reach
 from p2pnode.net.mesh import Mesh
 from p2pnode.storage.checkpoint import Checkpoint, save_checkpoint
@@ -154,7 +154,7 @@ class Peer:
 
     def __init__(self, genesis, home):
         self.config = NodeConfig.load(home.config)
-        me = index_of(genesis, self.config.name, home)
+        me, _ = occupant(home, genesis, self.config.name)
         self.mesh = Mesh(me, home, genesis, self.config, self, LogBook())
 
     def received(self, peer, message): ...

@@ -16,12 +16,13 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
-from p2pnode.codec import decode_evidence, encode_evidence
+from p2pnode.codec import Want, decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt, Received
+from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import digest_of
@@ -193,8 +194,8 @@ def test_vectors_that_are_not_finite_are_charged_to_their_sender_and_never_mixed
         for result, driver in zip(results[:4], drivers[:4], strict=True):
             assert result.steps == 5
             assert result.mixed.get("node4", 0) == 0
-            assert driver._faults[4, Fault.MALFORMED] > 0
-            assert {peer for peer, _ in driver._faults} == {4}
+            assert driver._accusations.faults[4, Fault.MALFORMED] > 0
+            assert {peer for peer, _ in driver._accusations.faults} == {4}
 
     uvloop.run(work())
 
@@ -282,6 +283,134 @@ def test_a_stop_after_the_last_step_and_before_its_model_is_measured_loses_no_st
         assert not home.result.exists()
         assert load_checkpoint(home.checkpoint, driver.genesis.network).step >= 4
         assert (await asyncio.wait_for(make(home).run(), RUN_S)).steps == 5
+
+    uvloop.run(work())
+
+
+def test_a_stop_keeps_the_model_of_the_last_step_though_its_turn_in_the_worker_never_came(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=40, checkpoint_every=0)
+
+    async def work():
+        driver, cancelled = make(home), threading.Event()
+        adopt, shut_down = driver._adopt, driver._worker.shutdown
+
+        def adopting(step, digest):
+            if step == 3:
+                driver._work(lambda: cancelled.wait(RUN_S))
+                driver.stop()
+            adopt(step, digest)
+
+        def shutting_down(cancel_futures):
+            shut_down(wait=False, cancel_futures=cancel_futures)
+            cancelled.set()
+            shut_down()
+
+        driver._adopt, driver._worker.shutdown = adopting, shutting_down
+        assert await asyncio.wait_for(driver.run(), RUN_S) is None
+        assert driver._log.of("node stops") == [{"step": 4}]
+        kept = load_checkpoint(home.checkpoint, driver.genesis.network)
+        assert kept.step == 4
+        assert kept.tensors["model"].tobytes() == driver._agreed[1].tobytes()
+        again = make(home)
+        assert again.node.position == Slot(4)
+        assert again._trainer.vector.numpy().tobytes() == kept.tensors["model"].tobytes()
+
+    uvloop.run(work())
+
+
+def test_a_stop_while_the_disk_is_waited_for_loses_nothing_that_the_node_has_moved_on_by(tmp_path, monkeypatch):
+    class SlowDisk(DurableSigner):
+        def forget_before(self, step):
+            loop.call_soon_threadsafe(driver.stop)
+            time.sleep(0.2)  # who does not wait for the end of the turn shuts down meanwhile
+            super().forget_before(step)
+
+    monkeypatch.setattr(driver_module, "DurableSigner", SlowDisk)
+    _, (home,) = found_network(tmp_path, 1, steps=40, checkpoint_every=0)
+
+    async def work():
+        nonlocal driver, loop
+        driver, loop = make(home), asyncio.get_running_loop()
+        handle = driver.node.handle
+
+        def moving_on(event):
+            effects = handle(event)
+            if any(isinstance(effect, Adopt) and effect.step == 3 for effect in effects):
+                driver._forget_before = 1
+            return effects
+
+        driver.node.handle = moving_on
+        assert await asyncio.wait_for(driver.run(), RUN_S) is None
+        assert driver._log.of("node stops") == [{"step": 4}]
+        assert load_checkpoint(home.checkpoint, driver.genesis.network).step == 4
+
+    driver = loop = None
+    uvloop.run(work())
+
+
+def test_a_stop_ends_the_last_evaluation_which_is_made_when_the_node_runs_again(tmp_path):
+    _, (home,) = found_network(tmp_path, 1, steps=3, checkpoint_every=0)
+
+    async def work():
+        driver, begun = make(home), threading.Event()
+        evaluate = driver._trainer.evaluate
+
+        def evaluating(limit=None, abort=lambda: False):
+            begun.set()
+            while not abort():
+                time.sleep(0.001)
+            return evaluate(1)
+
+        driver._trainer.evaluate = evaluating
+        run = asyncio.create_task(driver.run())
+        await until(begun.is_set, "the evaluation")
+        driver.stop()
+        assert await asyncio.wait_for(run, RUN_S) is None
+        assert not home.result.exists()
+        assert load_checkpoint(home.checkpoint, driver.genesis.network).step == 3
+        result = await asyncio.wait_for(make(home).run(), RUN_S)
+        assert (result.steps, json.loads(home.result.read_text())["accuracy"]) == (3, result.accuracy)
+
+    uvloop.run(work())
+
+
+def test_a_model_that_is_kept_already_is_not_written_again_at_the_end(tmp_path, monkeypatch):
+    """A large one takes seconds."""
+    written = []
+
+    def saving(path, network, checkpoint):
+        written.append(checkpoint.step)
+        save_checkpoint(path, network, checkpoint)
+
+    monkeypatch.setattr(driver_module, "save_checkpoint", saving)
+    _, (home, _) = found_network(tmp_path, 2, steps=40)
+
+    async def work():
+        for _ in range(2):
+            driver = make(home)
+            run = asyncio.create_task(driver.run())
+            await until(lambda driver=driver: driver.status()["waits_for"] == ["node1"], "the wait for the other")
+            driver.stop()
+            assert await run is None
+
+    uvloop.run(work())
+    assert written == [0]
+
+
+def test_a_client_that_does_not_end_its_request_does_not_hold_up_a_stop(tmp_path):
+    _, (home, _) = found_network(tmp_path, 2, steps=40)
+
+    async def work():
+        driver = make(home)
+        run = asyncio.create_task(driver.run())
+        await until(lambda: home.admin.exists() and home.admin.read_text().endswith("\n"), "the start")
+        host, port = home.admin.read_text().strip().split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        driver.stop()
+        assert await asyncio.wait_for(run, 5) is None
+        writer.close()
 
     uvloop.run(work())
 
@@ -557,7 +686,7 @@ def test_a_liar_that_tells_two_stories_is_caught_with_a_proof_that_holds(tmp_pat
         lying.stop()
         await runs[4]
         assert [result.steps for result in results] == [10] * 4
-        assert all({peer for peer, _ in driver._faults} == {4} for driver in honest)
+        assert all({peer for peer, _ in driver._accusations.faults} == {4} for driver in honest)
         for driver in honest:
             assert [said["peer"] for said in driver._log.of("banned")] == ["node4"]
             reasons = [said["reason"] for said in driver._log.of("disconnected") if said["peer"] == "node4"]
@@ -648,7 +777,7 @@ def test_a_member_that_sends_no_messages_is_banned_within_ten_and_remembered_and
         assert honest[0].status()["banned"] == ["node0"]
         assert not await liar.open("control")
         assert [result.steps for result in await asyncio.wait_for(asyncio.gather(*runs), RUN_S)] == [30] * 4
-        assert all({peer for peer, _ in driver._faults} <= {0} for driver in honest)
+        assert all({peer for peer, _ in driver._accusations.faults} <= {0} for driver in honest)
 
     uvloop.run(work())
     again = make(homes[1])
@@ -679,8 +808,8 @@ def test_peers_that_leave_in_the_middle_of_a_frame_again_and_again_are_held_noth
             for lane in peer.lanes:
                 await peer.say(lane, frame[: turn % 14] if lane == "control" else head[: 2 * turn])
             peer.leave()
-        assert driver._conduct.score(0, 0.0) == 0.0
-        assert len(driver._conduct) == 0
+        assert driver._accusations.conduct.score(0, 0.0) == 0.0
+        assert len(driver._accusations.conduct) == 0
         assert driver.welcome(0)
         driver.stop()
         await running
@@ -724,6 +853,136 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
 
     uvloop.run(work())
+
+
+# Who is late.
+
+
+class Clock:
+    """What the driver takes for time; it stands until it is moved."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(driver_module, "time", self)
+
+    def monotonic(self):
+        return self.now
+
+
+def late(driver):
+    return [said["peer"] for said in driver.status()["late"]]
+
+
+def test_who_is_late_is_named_once_the_deadline_has_passed_and_until_its_vector_is_here(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 3, steps=2)
+    clock = Clock(monkeypatch)
+
+    async def work():
+        one, other = make(homes[0]), make(homes[1])
+        runs = [asyncio.create_task(driver.run()) for driver in (one, other)]
+        await until(lambda: one.status()["waits_for"] == ["node2"], "the wait for the third")
+        clock.now += FIRST_S
+        assert late(one) == []
+        clock.now += 0.25
+        assert one.status()["late"] == [{"peer": "node2", "seconds": FIRST_S + 0.25, "deadline": FIRST_S}]
+        await until(lambda: one._log.of("late"), "its report")
+        results = await run_all(make(homes[2]))
+        assert results[0].steps == 2
+        assert [(await run).steps for run in runs] == [2, 2]
+        told = {"peer": "node2", "step": 0, "exchange": 0, "sub_round": 0, "seconds": 1.25, "deadline": 1.0}
+        assert one._log.of("late") == [told], "once"
+        assert late(one) == []
+        assert len(one._accusations.conduct) == 0, "nobody is charged for being slow"
+        assert one.status()["faults"] == []
+
+    uvloop.run(work())
+
+
+def test_who_is_silent_while_the_others_go_on_without_it_is_late_and_they_are_not(tmp_path, monkeypatch):
+    class Mute:
+        def __init__(self, *honest):
+            pass
+
+        def handle(self, event):
+            return []
+
+    _, homes = found_network(tmp_path, 5, 1, steps=10**6)
+    clock = Clock(monkeypatch)
+
+    async def work():
+        drivers = [make(home, Mute if home is homes[4] else None) for home in homes]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        honest = drivers[:4]
+        await until(lambda: all(driver.node.position.step >= 3 for driver in honest), "a few steps")
+        assert [late(driver) for driver in honest] == [[]] * 4
+        clock.now += 10
+        await until(lambda: all(late(driver) == ["node4"] for driver in honest), "the silent one")
+        clock.now += 10**6
+        await until(lambda: all(late(driver) == ["node4"] for driver in honest), "the silent one, a step later")
+        for driver in honest:
+            driver._accuse(Accuse(4, Fault.EQUIVOCATED))
+        assert [late(driver) for driver in honest] == [[]] * 4, "who is banned owes nothing"
+        for driver in drivers:
+            driver.stop()
+        await asyncio.gather(*runs)
+
+    uvloop.run(work())
+
+
+def test_what_the_late_owe_is_asked_of_others_once_a_slot(tmp_path):
+    """A member that sends its vectors to one peer only: over plain links nothing else would bring them to the other."""
+    _, homes = found_network(tmp_path, 3, steps=6, recipe={"name": "dsgd"})
+
+    async def work():
+        drivers, asked, sought = [make(home) for home in homes], [], Counter()
+        stream, send, fetch = drivers[2]._mesh.stream, drivers[0]._mesh.send, drivers[0]._fetch
+
+        def slow(peer, slot, digest, vector):
+            if peer != 0 or slot.step < 3:
+                stream(peer, slot, digest, vector)
+
+        def sending(peer, message):
+            if isinstance(message, Want):
+                asked.append((peer, message.slot.step))
+            send(peer, message)
+
+        def fetching(header, holders):
+            sought[header.origin, header.slot] += 1
+            assert len(holders) == 1, "f+1"
+            return fetch(header, holders)
+
+        drivers[2]._mesh.stream, drivers[0]._mesh.send, drivers[0]._fetch = slow, sending, fetching
+        results = await run_all(*drivers)
+        assert results[0].mixed == {"node0": 6, "node1": 6, "node2": 6}
+        assert [step for peer, step in asked if peer == 1 and step >= 3] == [3, 4, 5]
+        assert set(sought.values()) == {1}
+        assert drivers[0]._log.of("fault") == []
+        assert len(drivers[0]._accusations.conduct) == 0
+
+    uvloop.run(work())
+
+
+def test_who_asks_in_vain_waits_longer_each_time_and_asks_nobody_twice(tmp_path, monkeypatch):
+    _, homes = found_network(tmp_path, 7)
+    driver, slept, asked = make(homes[0]), [], []
+    header = driver.node.party.header(1, Slot(0), bytes(32))
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async def work():
+        driver.vectors.expect(header)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            driver._mesh.send = lambda peer, message: asked.append((peer, message))
+            await driver._fetch(header, (2, 3, 4, 5, 6))
+
+    asyncio.run(work())
+    assert asked == [(peer, Want(Slot(0), bytes(32))) for peer in (2, 3, 4, 5, 6)]
+    assert slept == [FIRST_S * factor for factor in (1, 2, 4, 8, 8)]
+    driver._signer.close()
 
 
 @pytest.mark.parametrize("at_least", [1, 10**6])

@@ -149,13 +149,15 @@ def test_a_step_is_train_broadcast_gather_mix_adopt():
     walker = Node(party(0), recipe(1), steps=1)
     own, others = at(0, 0), [at(0, 1), at(0, 2)]
     assert walker.handle(Started()) == [Train(0)]
-    assert walker.waits_for == ()
+    assert (walker.waits_for, walker.entered, set(walker.here(Slot(0)))) == ((), False, set())
     assert walker.handle(Trained(0, own.header.digest)) == [Stream(own.header), Broadcast(Proposal(own))]
-    assert walker.waits_for == (1, 2, 3)
+    assert (walker.waits_for, walker.entered, set(walker.here(Slot(0)))) == ((1, 2, 3), True, {0})
     mix = tell(walker, *others)[-1]
     assert isinstance(mix, Mix)
     assert [member for member, _ in mix.gathered.values] == [0, 1, 2]
-    assert walker.waits_for == ()
+    assert (walker.waits_for, set(walker.here(Slot(0)))) == ((), {0, 1, 2})
+    tell(walker, at(0, 3))
+    assert set(walker.here(Slot(0))) == {0, 1, 2, 3}, "who comes when enough are here is not overlooked"
     mixed = digest("mixed")
     assert walker.handle(Mixed(Slot(0), mixed)) == [Adopt(0, mixed), Release(Slot(0), Slot(0)), Finish()]
     assert walker.finished
@@ -178,8 +180,10 @@ def test_a_mixture_is_the_value_of_the_next_sub_round():
     walker.handle(Trained(0, digest(0, 0, 0)))
     tell(walker, at(0, 1), at(0, 2))
     mixed = signed(0, digest("mixed"), Slot(0, 0, 1))
+    assert walker.entered
     out = walker.handle(Mixed(Slot(0), digest("mixed")))
     assert out == [Release(Slot(0), Slot(0)), Stream(mixed.header), Broadcast(Proposal(mixed))]
+    assert (walker.entered, set(walker.here(Slot(0, 0, 1)))) == (True, {0})
 
 
 def test_what_a_gradient_exchange_agreed_on_is_descended_along_and_the_model_is_proposed_next():

@@ -3,9 +3,14 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from p2pnode import process
 from p2pnode.errors import ConfigError
 from p2pnode.process import EXIT_FAILED, EXIT_GOOD, run_node
 from tests.loopback import found_network
@@ -62,3 +67,57 @@ def test_a_home_that_cannot_be_written_is_a_mistake_in_the_settings(home, monkey
     ):
         run_node(home)
     assert not home.pid.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_the_node_is_made_stops_it_in_good_order(tmp_path, monkeypatch, number):
+    _, (home,) = found_network(tmp_path, 1, steps=50, linger_s=0.1)
+
+    class Driver(process.Driver):
+        def __init__(self, *arguments):
+            os.kill(os.getpid(), number)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(process, "Driver", Driver)
+    before = signal.getsignal(number)
+    assert run_node(home) == EXIT_GOOD
+    assert signal.getsignal(number) is before
+    assert last_words(home)["event"] == "node stops"
+    assert not home.result.exists(), "it was told to stop before it had begun"
+    assert home.checkpoint.exists()
+    assert not home.pid.exists()
+
+
+SHUTS_DOWN_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from p2pnode import process
+from p2pnode.home import Home
+
+class Driver(process.Driver):
+    async def _shut_down(self):
+        (self.home.path / "closing").touch()
+        time.sleep(60)
+
+process.Driver = Driver
+process.run_node(Home(Path(sys.argv[1])))
+"""
+
+
+def test_during_the_end_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_it_at_once(home):
+    with subprocess.Popen([sys.executable, "-c", SHUTS_DOWN_FOR_EVER, str(home.path)]) as running:
+        wait_for(home.log, running)
+        running.send_signal(signal.SIGINT)
+        wait_for(home.path / "closing", running)
+        running.send_signal(signal.SIGTERM)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=30) == -signal.SIGINT
+    assert run_node(home) == EXIT_GOOD, "whatever it left"
+
+
+def wait_for(file, running):
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

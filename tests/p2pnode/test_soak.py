@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +21,27 @@ from hypothesis import strategies as st
 from p2pnode import soak, testnet
 from p2pnode.home import Home
 from p2pnode.identity import Identity
-from p2pnode.soak import ALL, KINDS, Disturbance, Memory, Recovered, Report, Soak, by_kind, failures, schedule, tear
+from p2pnode.soak import (
+    ALL,
+    KINDS,
+    Disturbance,
+    Left,
+    Memory,
+    Recovered,
+    Report,
+    Soak,
+    by_kind,
+    failures,
+    schedule,
+    tear,
+)
+from p2pnode.storage.checkpoint import Checkpoint, Outbox, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
+from p2pnode.storage.vectors import digest_of
 from p2pnode.testnet import Plan
-from protocols.header import Claim
+from protocols.header import Claim, Slot
 
+NETWORK = b"n" * 32
 HONEST = [f"node{i}" for i in range(6)]
 LIARS = ["node6"]
 
@@ -49,7 +67,10 @@ KEPT = Report(
     seed=1,
     minutes=1,
     steps=100,
-    recovered=[Recovered(Disturbance("kill", ("node0",), 1, 1, 1), 2.0)],
+    recovered=[
+        Recovered(Disturbance("kill", ("node0",), 1, 1, 1), 20.0, 25.0),
+        Recovered(Disturbance(ALL, (*HONEST, *LIARS), 1, 1, 1), 10.0, 25.0),
+    ],
     accuracy=dict.fromkeys(HONEST, 0.95),
     undisturbed=dict.fromkeys(HONEST, 0.97),
     accused=["node6", "node6"],
@@ -65,6 +86,11 @@ def test_promises_that_are_kept_are_no_failures():
     ("broken", "told"),
     [
         ({"recovered": []}, "nothing was disturbed: the run was too short"),
+        ({"lost": ["node0 began again at step 0"]}, "node0 began again at step 0"),
+        (
+            {"recovered": [Recovered(Disturbance(ALL, (*HONEST, *LIARS), 1, 1, 1), 10.5, 25.0)]},
+            "learning went on 10.5 s after all were killed, not within 10 s",
+        ),
         ({"accuracy": dict.fromkeys(HONEST[1:], 0.95)}, "node0 did not finish"),
         (
             {"accuracy": {**KEPT.accuracy, "node3": 0.91}},
@@ -93,7 +119,7 @@ def test_memory_is_the_most_of_the_first_and_of_the_last_quarter():
 
 def test_disturbances_are_summed_up_by_kind():
     def took(kind, seconds):
-        return Recovered(Disturbance(kind, ("node0",), 1, 1, 1), seconds)
+        return Recovered(Disturbance(kind, ("node0",), 1, 1, 1), seconds / 2, seconds)
 
     told = by_kind([took("kill", 1.0), took(ALL, 9.0), took("kill", 3.0), took("kill", 5.0)])
     assert told == {
@@ -115,6 +141,34 @@ def test_what_is_torn_is_what_a_crash_may_leave(tmp_path):
         assert signer.sign(Claim(size, f"place {size}", b"x"))
         signer.flush()
         signer.close()
+
+
+def test_what_a_node_kept_and_does_not_begin_again_with_is_lost(tmp_path):
+    home = Home(tmp_path)
+    assert Left.by(home, NETWORK) == Left(0, None, -1)
+    model = np.ones(5, np.float32)
+    save_checkpoint(home.checkpoint, NETWORK, Checkpoint(7, {"model": model}))
+    Outbox(home.outbox, NETWORK).put(Slot(9), model)
+    left = Left.by(home, NETWORK)
+    assert left == Left(7, digest_of(model).hex(), 9)
+    assert left.lost(9, left.model) is None
+    assert left.lost(10, left.model) is None
+    assert left.lost(8, left.model) == "began again at step 8, though it had kept step 7 and spoken in step 9"
+    assert left.lost(9, "other") == "began again with another model than the one it had kept of step 7"
+    assert Left(0, None, -1).lost(0, "first") is None
+    assert Left(7, "same", 3).lost(6, "same") is not None
+
+
+def test_of_the_nodes_that_were_down_what_they_began_with_last_is_compared(net):
+    nodes = net.nodes[:2]
+    net._left = {node.name: Left(7, "kept", 7) for node in nodes}
+    for node, models in zip(nodes, (["kept", "other"], ["other", "kept"]), strict=True):
+        lines = [json.dumps({"event": "node starts", "step": 7, "model": model}) for model in models]
+        node.home.log.write_text("\n".join([*lines, json.dumps({"event": "step", "step": 8, "of": 9}), ""]))
+    net._look_for_losses()
+    assert net.lost == ["node0 began again with another model than the one it had kept of step 7"]
+    net._look_for_losses()
+    assert len(net.lost) == 1
 
 
 # With processes that stand for nodes.
@@ -162,6 +216,7 @@ def net(tmp_path):
             await asyncio.sleep(0.01)
 
     net._start, net._wait, net.processes = start, wait, processes
+    net.genesis = SimpleNamespace(network=NETWORK)
     for node in net.nodes:
         node.home.path.mkdir(parents=True)
         DurableSigner.begin(Identity.generate(), node.home.journal)
@@ -233,7 +288,8 @@ def test_recovery_is_a_new_step_of_every_honest_node(tmp_path):
         await asyncio.sleep(3 * soak._POLL_S)
         assert not waiting.done()
         net.nodes[1].result = {}
-        assert 0 < await waiting < 5
+        first_s, seconds = await waiting
+        assert 0 <= first_s < seconds < 5
 
     asyncio.run(work())
 
@@ -241,6 +297,11 @@ def test_recovery_is_a_new_step_of_every_honest_node(tmp_path):
 def test_a_network_that_does_not_recover_fails_the_soak(tmp_path):
     async def work():
         net = Soak(Plan(tmp_path, {}, 3, 1, ("equivocate",), None, 0.01), iter(()), 0.0, lambda line: None)
+        net.honest[0].status = {"step": 0}
+        with pytest.raises(testnet.TestnetFailed, match=r"not within 0.01 s: a step that none had taken after kill of"):
+            await net._until_stepped("kill of node0")
+        net.honest[0].status = {"step": 1}
+        net._wait = lambda true, what, wait=net._wait: asyncio.sleep(0) if "none" in what else wait(true, what)
         with pytest.raises(testnet.TestnetFailed, match=r"not within 0.01 s: a step of everyone after kill of node0"):
             await net._until_stepped("kill of node0")
 

@@ -759,7 +759,7 @@ def test_over_real_links_a_wrong_length_is_refused_and_charged_to_its_sender(tmp
         await runs[4]
         for driver, result in zip(honest, results, strict=True):
             assert result.steps == 6
-            assert set(driver._faults) == {(4, Fault.MALFORMED)}
+            assert set(driver._accusations.faults) == {(4, Fault.MALFORMED)}
             assert set(result.mixed) == {"node0", "node1", "node2", "node3"}
 
     uvloop.run(work())

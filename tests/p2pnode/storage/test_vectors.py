@@ -280,6 +280,16 @@ def test_ones_own_vector_of_another_length_or_type_is_a_bug_of_ours(vectors, vec
         vectors.put(NOW, D, vector)
 
 
+def test_bytes_that_a_header_announced_and_that_are_not_here_are_awaited(vectors):
+    assert vectors.awaited(ORIGIN, NOW) is None
+    vectors.expect(header())
+    assert vectors.awaited(ORIGIN, NOW) == header()
+    assert vectors.awaited(ORIGIN, NEXT) is None
+    assert vectors.awaited(HOLDER, NOW) is None
+    assert vectors.take(D, numbers())
+    assert vectors.awaited(ORIGIN, NOW) is None
+
+
 def test_talk_takes_no_memory(vectors):
     """Only headers that were checked (`expect`), and peers that were asked, are remembered; the window forgets both."""
     vectors.expect(header())
