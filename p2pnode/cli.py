@@ -23,7 +23,7 @@ from p2pnode.init import Place, found
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
-from p2pnode.recipe import BROADCASTS, RECIPES
+from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.storage.signer import DurableSigner
 
@@ -60,6 +60,12 @@ Gather = Annotated[
 Redundancy = Annotated[int | None, typer.Option(help="Members that are not waited for, from f; default: f.")]
 LocalSteps = Annotated[int | None, typer.Option(help="Gradients that are followed between exchanges of models.")]
 Placement = Annotated[str | None, typer.Option(help="Momentum of one's own gradients (worker), or of agreed (update).")]
+Wire = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What vectors are rounded to on the way: {', '.join(WIRES)}; default: float32.", show_default=False
+    ),
+]
 Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
@@ -111,6 +117,7 @@ def run_testnet(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -141,7 +148,7 @@ def run_testnet(
     if byzantine >= nodes:
         raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire)
     values = _genesis_values(
         tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed
     )
@@ -191,6 +198,7 @@ def simulate(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
     attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
     schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
@@ -242,6 +250,7 @@ def simulate(
     if train:
         _data_dir(task, data_dir)
     options = {"gather": gather, "redundancy": redundancy, "local_steps": local_steps, "placement": placement}
+    options |= {"wire": wire}
     sweep = Sweep(
         nodes,
         byzantine,
@@ -407,6 +416,7 @@ def init(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -428,7 +438,7 @@ def init(
     """
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire)
     values = _genesis_values(f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed)
     settings = {"data_dir": _data_dir(task, data_dir)}
     genesis = found(out, [_place(text, settings) for text in address], values)
@@ -504,6 +514,7 @@ def _choice(
     redundancy: int | None,
     local_steps: int | None,
     placement: str | None,
+    wire: str | None,
 ) -> dict[str, Any]:
     """The `recipe` table of a genesis; tells what no guard can check of it."""
     if recipe in RECIPES and (note := RECIPES[recipe].note) is not None:
@@ -517,6 +528,7 @@ def _choice(
         "redundancy": redundancy,
         "local_steps": local_steps,
         "placement": placement,
+        "wire": wire,
     }
 
 

@@ -16,6 +16,7 @@ from p2pnode.learning.cohort import Cohort
 from p2pnode.learning.local import LocalWork, Mixer, mix_gathered, trainer_of
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
+from p2pnode.learning.wire import Announced
 from p2pnode.recipe import Recipe
 from p2pnode.storage.vectors import Vector
 
@@ -52,12 +53,12 @@ class SharedMixer:
     """
 
     def __init__(self) -> None:
-        self._made: dict[Any, tuple[Sequence[Vector], tuple[Vector, tuple[int, ...]]]] = {}
+        self._made: dict[Any, tuple[Sequence[Announced], tuple[Vector, tuple[int, ...]]]] = {}
 
     def __call__(
         self,
         rule: str,
-        rows: Sequence[Vector],
+        rows: Sequence[Announced],
         f: int,
         own: int | None,
         centre: torch.Tensor | None,
@@ -101,7 +102,9 @@ class Chance:
     def descend(self, step: int, direction: Vector) -> Vector:
         return self.train(step) - direction
 
-    def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
+    def mix(
+        self, step: int, exchange: int, rows: Sequence[Announced], own: int | None
+    ) -> tuple[Vector, tuple[int, ...]]:
         return self._mixer(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None, step)
 
     def adopt(self, step: int, vector: Vector) -> None:

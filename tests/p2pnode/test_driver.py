@@ -20,14 +20,15 @@ from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt, Received
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
-from p2pnode.storage.vectors import digest_of
+from p2pnode.storage.vectors import ARRAYS, digest_of
 from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
 from protocols.faults import Equivocation, Fault
-from protocols.header import FLOAT32, Header, SignedHeader, Slot
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, SignedHeader, Slot
 from tests.loopback import Intruder, LogBook, found_network, until
 
 RUN_S = 60.0
@@ -85,6 +86,82 @@ def test_all_of_all_gathered_by_the_mean_are_one_model(tmp_path):
 
 async def _run_homes(homes):
     return await run_all(*(make(home) for home in homes))
+
+
+@pytest.mark.parametrize(("wire", "dtype", "sub_rounds"), [("bfloat16", BFLOAT16, 1), ("float16", FLOAT16, 2)])
+def test_all_mix_what_was_announced_in_half_the_bytes_and_adopt_what_is_not_rounded(tmp_path, wire, dtype, sub_rounds):
+    """Of two sub-rounds the first one's mixture is rounded when it is announced; by then it is everybody's."""
+    _, homes = found_network(tmp_path, 3, steps=4, recipe={"sub_rounds": sub_rounds, "wire": wire})
+    mixed, sent = {}, []
+
+    def overhear(driver):
+        mix, stream = driver._local.mix, driver._mesh.stream
+
+        def mixing(step, exchange, rows, own):
+            assert own is not None
+            mixed.setdefault((driver.me, step), []).append([row.tobytes() for row in rows])
+            assert {row.dtype for row in rows} == {ARRAYS[dtype]}
+            return mix(step, exchange, rows, own)
+
+        def streaming(peer, slot, digest, vector):
+            assert digest == digest_of(vector)
+            sent.append(vector.nbytes)
+            stream(peer, slot, digest, vector)
+
+        driver._local.mix, driver._mesh.stream = mixing, streaming
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        for driver in drivers:
+            overhear(driver)
+        return await run_all(*drivers)
+
+    results = uvloop.run(work())
+    assert mixed.keys() == {(me, step) for me in range(3) for step in range(4)}
+    for step in range(4):
+        assert mixed[0, step] == mixed[1, step] == mixed[2, step], "of each member the same bytes, its own for itself"
+        assert len(mixed[0, step]) == sub_rounds
+    assert set(sent) == {2 * 4_810}
+    assert sum(result.bytes_sent for result in results) < 1.25 * (3 * 2 * sub_rounds * 4) * (2 * 4_810)
+    for home in homes:
+        assert np.array_equal(widen(narrow(model(home), dtype)), model(home)) == (sub_rounds == 2)
+    assert spread(homes) == 0
+
+
+def test_what_was_said_rounded_before_a_crash_is_said_again_to_the_bit(tmp_path):
+    _, homes = found_network(tmp_path, 2, steps=6, recipe={"name": "dsgd", "wire": "bfloat16"})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        await until(lambda: drivers[0].node.position.step >= 3, "a few steps")
+        drivers[0].stop()
+        await runs[0]
+        kept = drivers[0]._outbox.kept()
+        again = make(homes[0])
+        assert {slot: vector.dtype for slot, vector in kept.items()} == dict.fromkeys(kept, np.uint16)
+        assert again._said() == {slot: digest_of(vector) for slot, vector in kept.items()}
+        results = await asyncio.wait_for(asyncio.gather(again.run(), runs[1]), RUN_S)
+        assert all(result is not None for result in results)
+        assert [driver._log.of("fault") for driver in (*drivers, again)] == [[], [], []]
+
+    uvloop.run(work())
+
+
+def test_a_model_too_large_for_the_wire_is_said_as_the_largest_there_is_and_told(tmp_path):
+    """Infinity would count as not sent: the others would wait for it."""
+    _, homes = found_network(tmp_path, 3, steps=3, recipe={"name": "dsgd", "wire": "float16"})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        drivers[1]._trainer.step = lambda t: torch.full((drivers[1].vectors.length,), 1e6)
+        results = await run_all(*drivers)
+        assert [result.mixed["node1"] for result in results] == [3, 3, 3]
+        assert [said["step"] for said in drivers[1]._log.of("vector saturated")] == [0, 1, 2]
+        assert "beyond 65504" in drivers[1]._log.of("vector saturated")[0]["reason"]
+        assert all(driver._log.of("fault") == [] for driver in drivers)
+
+    uvloop.run(work())
 
 
 # Durable before sent.

@@ -45,6 +45,7 @@ CHARTER = {
         "redundancy": None,
         "local_steps": None,
         "placement": None,
+        "wire": None,
     },
     "training": {
         "task": "digits",
@@ -129,6 +130,7 @@ OTHERWISE = {
     "recipe.redundancy": 1,
     "recipe.local_steps": 2,
     "recipe.placement": "worker",
+    "recipe.wire": "float32",
     "training.task": "mnist",
     "training.alpha": None,
     "training.steps": 101,
@@ -213,6 +215,7 @@ def refusal(tmp_path, charter):
         ("recipe.broadcast", 3, ["recipe.broadcast = '3'", "Remedy: choose one of plain, signed-echo, reliable"]),
         ("recipe.name", "jungle-mda", ["minimum-diameter over plain needs n ≥ 6f+1: n=5", "f=1 needs n ≥ 7"]),
         ("recipe.placement", "server", ["recipe.placement = 'server'", "Remedy: choose worker or update"]),
+        ("recipe.wire", "float8", ["recipe.wire = 'float8'", "Remedy: choose one of float32, bfloat16, float16"]),
         ("recipe.placement", "update", ["trimmed agrees on no direction", "exchanges gradients"]),
         ("recipe.gather", "all", ["who waits for 5 of 5 members waits for ever if f of them are silent"]),
         ("recipe.redundancy", 0, ["who waits for 5 of 5 members waits for ever"]),

@@ -432,6 +432,17 @@ def test_what_is_not_proven_of_fewer_values_is_refused():
     assert "waits for every member" in refusal("ce", Committee(4, 0), redundancy=1, gather="all")
 
 
+@pytest.mark.parametrize(("wire", "dtype"), [(None, 1), ("float32", 1), ("bfloat16", 2), ("float16", 3)])
+def test_a_recipe_says_what_vectors_are_rounded_to(wire, dtype):
+    assert choose("monna", Committee(6, 1), wire=wire).dtype == dtype
+
+
+def test_what_vectors_cannot_be_rounded_to_is_refused():
+    message = refusal("monna", Committee(6, 1), wire="float61")
+    assert "wire = 'float61': no such wire. Remedy: did you mean 'float16'?" in message
+    assert message.endswith("choose one of float32, bfloat16, float16")
+
+
 def test_what_nodes_do_between_exchanges_can_be_chosen_where_there_is_something_to_choose():
     assert (choose("ce", Committee(4, 1)).local_steps, choose("ce", Committee(4, 1), local_steps=7).local_steps) == (
         3,

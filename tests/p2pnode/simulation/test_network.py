@@ -11,14 +11,17 @@ import pytest
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.learning.cohort import Cohort
 from p2pnode.learning.local import mix_gathered
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import Arrived, Connected, Finish, Received, Train, Trained
+from p2pnode.recipe import WIRES
 from p2pnode.simulation import network as simulated
 from p2pnode.simulation.checks import Violation
-from p2pnode.simulation.learner import Machine, School
+from p2pnode.simulation.learner import Chance, Machine, School
 from p2pnode.simulation.network import Bytes, Due, Network, Save
 from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import HEAL_AT
 from p2pnode.simulation.sweep import Sweep
+from p2pnode.storage.vectors import ARRAYS
 from protocols.effects import Broadcast, Hello, Proposal, Send, Stream
 from protocols.header import PeerId
 from tests.scenarios import network, ran, scenario, use_links, use_schedule
@@ -591,6 +594,40 @@ def test_a_checkpoint_is_of_the_model_adopted_and_made_only_where_it_is_saved():
         one.run()
         states = {save.step: save.state is not None for save in saved if isinstance(save, Save)}
         assert states == {step: step % one._saving == 0 for step in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+def test_all_mix_what_was_announced_and_adopt_it_unrounded(monkeypatch, wire):
+    """One's own vector too: who mixed the one it rounded would mix another than its peers."""
+    mixed, adopted = [], []
+    dtype = WIRES[wire]
+    mix, adopt = Chance.mix, Chance.adopt
+    monkeypatch.setattr(
+        Chance, "mix", lambda one, *given: (mixed.append((given[0], given[2], given[3])), mix(one, *given))[1]
+    )
+    monkeypatch.setattr(Chance, "adopt", lambda one, step, model: (adopted.append(model), adopt(one, step, model)))
+    _, seen = ran("monna", seed=2, nodes=6, steps=3, options=(("wire", wire),))
+    said = {d.payload.vector.tobytes() for d in seen if isinstance(d.payload, Bytes)}
+    assert len(mixed) == len(adopted) == 18
+    for _, rows, own in mixed:
+        assert rows[own].dtype == ARRAYS[dtype]
+        assert {row.tobytes() for row in rows} <= said
+    exact = [model for model in adopted if np.array_equal(widen(narrow(model, dtype)), model)]
+    assert len(exact) < len(adopted) / 2
+    assert {
+        d.payload.message.signed.header.dtype
+        for d in seen
+        if isinstance(d.payload, Received) and isinstance(d.payload.message, Proposal)
+    } == {dtype}
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+@pytest.mark.parametrize("recipe", ["trimmed", "jungle-rb", "monna"])
+def test_liars_and_crashes_break_nothing_where_vectors_are_rounded(recipe, wire):
+    attacks = ("nan", "inf", "huge", "wrong-length", "equivocate", "stale", "alie", "forge")
+    for seed, attack in enumerate(attacks):
+        schedule = ("crash", "random")[seed % 2]
+        Network(scenario(recipe, (attack,), schedule, nodes=6, options=(("wire", wire),)), seed).run()
 
 
 def test_honest_models_are_told_as_they_are_adopted():
