@@ -66,6 +66,12 @@ Wire = Annotated[
         help=f"What vectors are rounded to on the way: {', '.join(WIRES)}; default: float32.", show_default=False
     ),
 ]
+Staleness = Annotated[
+    int | None,
+    typer.Option(
+        help="1: take a step's gradient while the last one's models are exchanged; default: 0.", show_default=False
+    ),
+]
 Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
@@ -118,6 +124,7 @@ def run_testnet(
     local_steps: LocalSteps = None,
     placement: Placement = None,
     wire: Wire = None,
+    staleness: Staleness = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -148,7 +155,7 @@ def run_testnet(
     if byzantine >= nodes:
         raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
     values = _genesis_values(
         tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed
     )
@@ -199,6 +206,7 @@ def simulate(
     local_steps: LocalSteps = None,
     placement: Placement = None,
     wire: Wire = None,
+    staleness: Staleness = None,
     attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
     schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
@@ -250,7 +258,7 @@ def simulate(
     if train:
         _data_dir(task, data_dir)
     options = {"gather": gather, "redundancy": redundancy, "local_steps": local_steps, "placement": placement}
-    options |= {"wire": wire}
+    options |= {"wire": wire, "staleness": staleness}
     sweep = Sweep(
         nodes,
         byzantine,
@@ -417,6 +425,7 @@ def init(
     local_steps: LocalSteps = None,
     placement: Placement = None,
     wire: Wire = None,
+    staleness: Staleness = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -438,7 +447,7 @@ def init(
     """
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
     values = _genesis_values(f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, seed)
     settings = {"data_dir": _data_dir(task, data_dir)}
     genesis = found(out, [_place(text, settings) for text in address], values)
@@ -515,6 +524,7 @@ def _choice(
     local_steps: int | None,
     placement: str | None,
     wire: str | None,
+    staleness: int | None,
 ) -> dict[str, Any]:
     """The `recipe` table of a genesis; tells what no guard can check of it."""
     if recipe in RECIPES and (note := RECIPES[recipe].note) is not None:
@@ -529,6 +539,7 @@ def _choice(
         "local_steps": local_steps,
         "placement": placement,
         "wire": wire,
+        "staleness": staleness,
     }
 
 

@@ -391,7 +391,7 @@ class Driver:
             case Accuse():
                 self._accuse(effect)
             case Train(step):
-                self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
+                self._work(lambda: self._train(step), lambda made: self._trained(step, made))
             case Mix(gathered, into):
                 rows = self._rows(gathered)
                 self._mixed.update(peer for peer, _ in gathered.values)
@@ -431,6 +431,20 @@ class Driver:
         with self._phases.during("gradient"):
             vector = self._local.train(step)
         return self._proposal(Slot(step), vector)
+
+    def _trained(self, step: int, made: tuple[Digest, Announced]) -> None:
+        """Say what was trained; where the next gradient is taken at it, take it while peers are waited for.
+
+        In the same worker: mixtures come after it. A thread of its own would need a model of its own, and gain what
+        they take where the gradient is there later than the peers.
+        """
+        self._made(Trained(step, made[0]), Slot(step), made)
+        if self.recipe.staleness and step == self.node.position.step and step + 1 < self.node.steps:
+            self._work(lambda: self._foresee(step + 1, made[1]))
+
+    def _foresee(self, step: int, announced: Announced) -> None:
+        with self._phases.during("gradient"):
+            self._local.foresee(step, announced)
 
     def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Announced]:
         with self._phases.during("gradient"):

@@ -103,6 +103,10 @@ class LocalWork:
             case "model":
                 return self._moved(step, lambda: self.trainer.step(step))
 
+    def foresee(self, step: int, announced: Announced) -> None:
+        """Take the gradient of this step's batch at what was announced in the step before."""
+        self.trainer.foresee(step, torch.from_numpy(widen(announced)))
+
     def differentiate(self, step: int, model: Vector) -> Vector:
         """The gradient at a model that was agreed on."""
         return self._direction(step, torch.from_numpy(model))

@@ -585,7 +585,11 @@ class Network:
     def _trained(self, process: Process, step: int) -> None:
         if process.node.position.step != step:  # asked for before a jump
             return
-        digest = self._keep(process, Slot(step), process.learner.train(step))
+        learner = process.learner
+        assert isinstance(learner, Training), "others take no time to train"
+        digest = self._keep(process, Slot(step), learner.train(step))
+        if self.scenario.recipe.staleness and step + 1 < self.scenario.steps:
+            learner.foresee(step + 1, self._held(process, digest))
         self._handle(process, Trained(step, digest))
 
     def _adopt(self, process: Process, step: int, digest: Digest) -> None:

@@ -164,6 +164,46 @@ def test_a_model_too_large_for_the_wire_is_said_as_the_largest_there_is_and_told
     uvloop.run(work())
 
 
+# Gradients of the step before.
+
+
+def test_a_stale_gradient_is_taken_while_peers_are_waited_for(tmp_path):
+    """A node whose peer is not there yet has the next step's gradient; the last step's is followed by none."""
+    _, homes = found_network(tmp_path, 2, steps=3, recipe={"name": "dsgd", "staleness": 1})
+
+    async def work():
+        first, late = make(homes[0]), make(homes[1])
+        foreseen, foresee = [], first._trainer.foresee
+        first._trainer.foresee = lambda t, at: (foreseen.append((t, at.numpy().copy())), foresee(t, at))
+        run = asyncio.create_task(first.run())
+        await until(lambda: foreseen, "the gradient of step 1")
+        assert first.node.position == Slot(0), "nobody is here to agree with"
+        assert (foreseen[0][0], digest_of(foreseen[0][1])) == (1, digest_of(first._outbox.get(Slot(0))))
+        results = await asyncio.wait_for(asyncio.gather(run, late.run()), RUN_S)
+        assert [result.steps for result in results] == [3, 3]
+        assert [t for t, _ in foreseen] == [1, 2]
+
+    uvloop.run(work())
+
+
+def test_who_comes_back_without_its_stale_gradient_takes_a_fresh_one_and_goes_on(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=20, recipe={"staleness": 1})
+
+    async def work():
+        others, first = [make(home) for home in homes[:4]], make(homes[4])
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        stopped = asyncio.create_task(first.run())
+        await until(lambda: first.node.position.step >= 5, "a few steps")
+        first.stop()
+        await stopped
+        second = make(homes[4])
+        results = await asyncio.wait_for(asyncio.gather(second.run(), *runs), RUN_S)
+        assert [result.steps for result in results[1:]] == [20] * 4
+        assert all(driver._log.of("fault") == [] for driver in (*others, first, second))
+
+    uvloop.run(work())
+
+
 # Durable before sent.
 
 

@@ -46,6 +46,7 @@ CHARTER = {
         "local_steps": None,
         "placement": None,
         "wire": None,
+        "staleness": None,
     },
     "training": {
         "task": "digits",
@@ -131,6 +132,7 @@ OTHERWISE = {
     "recipe.local_steps": 2,
     "recipe.placement": "worker",
     "recipe.wire": "float32",
+    "recipe.staleness": 0,
     "training.task": "mnist",
     "training.alpha": None,
     "training.steps": 101,
@@ -216,6 +218,7 @@ def refusal(tmp_path, charter):
         ("recipe.name", "jungle-mda", ["minimum-diameter over plain needs n ≥ 6f+1: n=5", "f=1 needs n ≥ 7"]),
         ("recipe.placement", "server", ["recipe.placement = 'server'", "Remedy: choose worker or update"]),
         ("recipe.wire", "float8", ["recipe.wire = 'float8'", "Remedy: choose one of float32, bfloat16, float16"]),
+        ("recipe.staleness", 2, ["recipe.staleness = '2'", "Remedy: choose 0 or 1"]),
         ("recipe.placement", "update", ["trimmed agrees on no direction", "exchanges gradients"]),
         ("recipe.gather", "all", ["who waits for 5 of 5 members waits for ever if f of them are silent"]),
         ("recipe.redundancy", 0, ["who waits for 5 of 5 members waits for ever"]),

@@ -625,3 +625,40 @@ def test_a_gradient_that_was_supplied_serves_its_step_once(digits):
     assert torch.equal(trainer.direction(3), own.direction(3))
     with pytest.raises(ShapeMismatch):
         trainer.supply(0, given[1:])
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("of", ["digits", "noisy"])
+def test_a_gradient_that_is_foreseen_is_taken_elsewhere_and_followed_from_the_model(request, of, clip):
+    task = request.getfixturevalue(of)
+    one, same = a_trainer(task, clip=clip), a_trainer(task, clip=clip)
+    advance(one, range(3))
+    advance(same, range(3))
+    before, elsewhere = one.state(), one.vector + 0.1
+    one.foresee(3, elsewhere)
+    assert same_state(one, before)
+    agreed = one.vector - 0.2
+    one.adopt(agreed)
+    same.adopt(agreed)
+    assert torch.equal(one.step(3), same.descend(3, same.direction(3, elsewhere)))
+    assert torch.equal(one.step(3), same.step(3)), "it serves once"
+
+
+def test_a_foreseen_gradient_serves_its_own_step_only_and_no_restart(digits):
+    one = a_trainer(digits)
+    fresh, state = [one.step(t) for t in (3, 5)], one.state()
+    one.foresee(3, one.vector + 0.1)
+    assert torch.equal(one.step(5), fresh[1])
+    assert not torch.equal(one.step(3), fresh[0])
+    one.foresee(3, one.vector + 0.1)
+    one.restore(state)
+    assert torch.equal(one.step(3), fresh[0])
+
+
+def test_a_model_of_another_shape_foresees_nothing(digits):
+    one = a_trainer(digits)
+    state, fresh = one.state(), one.step(0)
+    with pytest.raises(ShapeMismatch):
+        one.foresee(0, one.vector[1:])
+    assert same_state(one, state)
+    assert torch.equal(one.step(0), fresh)

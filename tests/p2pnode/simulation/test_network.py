@@ -7,6 +7,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+import torch
 
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.learning.cohort import Cohort
@@ -545,10 +546,10 @@ def supplying(monkeypatch, supply):
     """All that cohorts are asked for, batch by batch; they answer it if `supply`."""
     batches, answer = [], Cohort.supply
 
-    def asked(self, some):
+    def asked(self, some, at):
         batches.append([(trainer, step) for trainer, step in some])
         if supply:
-            answer(self, some)
+            answer(self, some, at)
 
     monkeypatch.setattr(Cohort, "supply", asked)
     return batches
@@ -576,10 +577,38 @@ def test_a_gradient_that_was_asked_for_before_a_jump_is_nobodys():
     assert len(left_behind.vectors) == len(left_behind.disk.outbox) == 0
 
 
-def test_training_goes_on_after_crashes_the_same_way_every_time():
+def test_a_stale_gradient_is_taken_at_what_was_announced_and_followed_from_what_was_agreed_on():
+    """By hand: two nodes that agree on the mean of both."""
+    stale = {"nodes": 2, "f": 0, "steps": 4, "train": DIGITS}
+    one, _ = ran("dsgd", **stale, options=(("staleness", 1),))
+    pair = [one.school.trainer(node) for node in range(2)]
+    for step in range(4):
+        said = [trainer.step(step).numpy() for trainer in pair]
+        agreed = torch.from_numpy(mix_gathered("mean", said, 0, 0, None, pytest.fail)[0])
+        for trainer, announced in zip(pair, said, strict=True):
+            trainer.adopt(agreed)
+            trainer.foresee(step + 1, torch.from_numpy(announced))
+    fresh, _ = ran("dsgd", **stale)
+    for trainer, model, other in zip(pair, one.models().values(), fresh.models().values(), strict=True):
+        largest = trainer.vector.abs().max()
+        assert (model - trainer.vector).abs().max() <= 1e-5 * largest
+        assert (other - trainer.vector).abs().max() >= 1e-3 * largest
+
+
+def test_stale_gradients_too_are_computed_together_and_each_is_asked_for_once(monkeypatch):
+    batches = supplying(monkeypatch, True)
+    ran("dsgd", nodes=5, f=0, steps=4, train=DIGITS, seed=3, options=(("staleness", 1),))
+    asked = [one for batch in batches for one in batch]
+    assert len(asked) == len(set(asked)) == 5 * 4
+    assert len(batches) <= 2 * 4
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_training_goes_on_after_crashes_the_same_way_every_time(staleness):
     for schedule, seed in (("crash", 1), ("power-cut", 2)):
+        chosen = {"sub_rounds": 1, "options": (("staleness", staleness),)}
         runs = [
-            ran("trimmed", ("alie",), schedule, nodes=5, steps=3, train=DIGITS, seed=seed, sub_rounds=1)[0]
+            ran("trimmed", ("alie",), schedule, nodes=5, steps=3, train=DIGITS, seed=seed, **chosen)[0]
             for _ in range(2)
         ]
         assert runs[0].finished == {0, 1, 2, 3}

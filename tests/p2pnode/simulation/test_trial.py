@@ -149,7 +149,8 @@ async def _run(drivers):
 
 
 @pytest.mark.parametrize(
-    ("batched", "options"), [(True, {}), (False, {}), (False, {"wire": "bfloat16"}), (False, {"wire": "float16"})]
+    ("batched", "options"),
+    [(True, {}), (False, {}), (False, {"wire": "bfloat16"}), (False, {"wire": "float16", "staleness": 1})],
 )
 def test_simulated_nodes_learn_what_real_ones_learn_with_the_same_seed(tmp_path, monkeypatch, batched, options):
     genesis, homes = found_network(tmp_path, 3, steps=4, recipe={"name": "dsgd", **options}, data_dir=None)
