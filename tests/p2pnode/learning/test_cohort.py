@@ -178,7 +178,7 @@ def test_gradients_at_other_models_than_the_trainers_own_are_taken_there(factory
     """Also where the model draws, and its trainer computes them."""
     of = task(factory)
     together, alone = trainers(of), trainers(of)
-    at = {one: one.vector + 0.1 * node for node, one in enumerate(together) if node % 2}
+    at = {one: one.vector * (1 + node) for node, one in enumerate(together) if node % 2}
     Cohort(of).supply([(one, STEP) for one in together], at)
     for one, other in zip(together, alone, strict=True):
         expected = other.direction(STEP, at.get(one))
