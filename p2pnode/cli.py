@@ -26,7 +26,7 @@ from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
-from p2pnode.recipe import BROADCASTS, RECIPES
+from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
@@ -65,6 +65,18 @@ Gather = Annotated[
 Redundancy = Annotated[int | None, typer.Option(help="Members that are not waited for, from f; default: f.")]
 LocalSteps = Annotated[int | None, typer.Option(help="Gradients that are followed between exchanges of models.")]
 Placement = Annotated[str | None, typer.Option(help="Momentum of one's own gradients (worker), or of agreed (update).")]
+Wire = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What vectors are rounded to on the way: {', '.join(WIRES)}; default: float32.", show_default=False
+    ),
+]
+Staleness = Annotated[
+    int | None,
+    typer.Option(
+        help="1: take a step's gradient while the last one's models are exchanged; default: 0.", show_default=False
+    ),
+]
 Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
@@ -117,6 +129,8 @@ def run_testnet(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
+    staleness: Staleness = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -156,7 +170,7 @@ def run_testnet(
     if byzantine >= nodes:
         raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
     values = _genesis_values(
         tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
     )
@@ -220,6 +234,8 @@ def simulate(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
+    staleness: Staleness = None,
     attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
     schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
@@ -271,6 +287,7 @@ def simulate(
     if train:
         _data_dir(task, data_dir)
     options = {"gather": gather, "redundancy": redundancy, "local_steps": local_steps, "placement": placement}
+    options |= {"wire": wire, "staleness": staleness}
     sweep = Sweep(
         nodes,
         byzantine,
@@ -442,6 +459,8 @@ def new(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
+    staleness: Staleness = None,
     task: Task = "digits",
     alpha: Alpha = None,
     steps: Steps = None,
@@ -462,7 +481,7 @@ def new(
     """
     if out.exists():
         raise ConfigError(f"{out}: exists. Remedy: choose another file, a genesis is never overwritten")
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
     values = _genesis_values(
         f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
     )
@@ -506,6 +525,8 @@ def init(
     redundancy: Redundancy = None,
     local_steps: LocalSteps = None,
     placement: Placement = None,
+    wire: Wire = None,
+    staleness: Staleness = None,
     task: Task = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
@@ -528,7 +549,7 @@ def init(
     """
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
-    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
     values = _genesis_values(
         f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
     )
@@ -657,6 +678,8 @@ def _choice(
     redundancy: int | None,
     local_steps: int | None,
     placement: str | None,
+    wire: str | None,
+    staleness: int | None,
 ) -> dict[str, Any]:
     """The `recipe` table of a genesis; tells what no guard can check of it."""
     if recipe in RECIPES and (note := RECIPES[recipe].note) is not None:
@@ -670,6 +693,8 @@ def _choice(
         "redundancy": redundancy,
         "local_steps": local_steps,
         "placement": placement,
+        "wire": wire,
+        "staleness": staleness,
     }
 
 

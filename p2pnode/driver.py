@@ -33,6 +33,7 @@ from p2pnode.identity import Ahead, KeyRing
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.learning.wire import narrow
 from p2pnode.lookout import Lookout
 from p2pnode.membership import occupant
 from p2pnode.net.mesh import Mesh
@@ -64,10 +65,10 @@ from p2pnode.punctuality import Late
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
-from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
+from p2pnode.storage.vectors import Announced, Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Slot
+from protocols.header import Digest, Header, PeerId, Slot
 from protocols.protocol import Party
 
 Outcome = TypeVar("Outcome")
@@ -76,8 +77,8 @@ _TELL_EVERY_S = 5.0
 
 PHASES = ("gradient", "mix", "hash", "evaluation", "journal", "signatures", "talk")
 """What a node does, the worker's own first: what the loop does meanwhile holds nobody up. `hash` is of one's own
-vectors, `journal` of all that is made durable, `talk` what is handled and sent but for `signatures`. Beside these it
-waits for its peers (`wire`), or for nothing but the machine (`idle`)."""
+vectors, and rounds them first, `journal` of all that is made durable, `talk` what is handled and sent but for
+`signatures`. Beside these it waits for its peers (`wire`), or for nothing but the machine (`idle`)."""
 
 _AHEAD_MIN = 32
 """Signatures of certificates in one turn from which on threads check them: some 2 ms of the loop's thread. To wake the
@@ -183,7 +184,7 @@ class Driver:
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
         self._outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
-        self.vectors = Vectors(length)
+        self.vectors = Vectors(length, self.recipe.dtype)
         said = self._said()
         first = self._resume(said)
         self._phases = Phases(PHASES, rest="idle")
@@ -193,7 +194,7 @@ class Driver:
             self.me,
             self.genesis.committee,
             self.genesis.network,
-            FLOAT32,
+            self.recipe.dtype,
             length,
             TimedSigner(self._signer, self._phases),
             timed(self._keys, self._phases),
@@ -440,22 +441,22 @@ class Driver:
             case Accuse():
                 self._accuse(effect)
             case Train(step):
-                self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
+                self._work(lambda: self._train(step), lambda made: self._trained(step, made))
             case Mix(gathered, into):
-                rows, keep = self._rows(gathered), into or self.node.horizon
+                rows = self._rows(gathered)
                 self._mixed.update(peer for peer, _ in gathered.values)
                 self._work(
                     lambda: self._mix(gathered, rows, into),
-                    lambda made: self._made(Mixed(gathered.slot, made[0]), keep, made),
+                    lambda made: self._made(Mixed(gathered.slot, made[0]), into, made),
                 )
             case Descend(slot, digest, into):
-                direction, keep = self._held(digest), into or self.node.horizon
+                direction = self._outcome(digest)
                 self._work(
                     lambda: self._descend(slot, direction, into),
-                    lambda made: self._made(Descended(slot, made[0]), keep, made),
+                    lambda made: self._made(Descended(slot, made[0]), into, made),
                 )
             case Differentiate(slot, digest, into):
-                model = self._held(digest)
+                model = self._outcome(digest)
                 self._work(
                     lambda: self._differentiate(slot, model, into),
                     lambda made: self._made(Differentiated(slot, made[0]), into, made),
@@ -476,51 +477,71 @@ class Driver:
 
     # Effects on vectors.
 
-    def _train(self, step: int) -> tuple[Digest, Vector]:
+    def _train(self, step: int) -> tuple[Digest, Announced]:
         with self._phases.during("gradient"):
             vector = self._local.train(step)
         return self._proposal(Slot(step), vector)
 
-    def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Vector]:
+    def _trained(self, step: int, made: tuple[Digest, Announced]) -> None:
+        """Say what was trained; where the next gradient is taken at it, take it while peers are waited for.
+
+        In the same worker: mixtures come after it. A thread of its own would need a model of its own, and gain what
+        they take where the gradient is there later than the peers.
+        """
+        self._made(Trained(step, made[0]), Slot(step), made)
+        if self.recipe.staleness and step == self.node.position.step and step + 1 < self.node.steps:
+            self._work(lambda: self._foresee(step + 1, made[1]))
+
+    def _foresee(self, step: int, announced: Announced) -> None:
+        with self._phases.during("gradient"):
+            self._local.foresee(step, announced)
+
+    def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Announced]:
         with self._phases.during("gradient"):
             vector = self._local.differentiate(slot.step, model)
         return self._proposal(into, vector)
 
-    def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Vector]:
+    def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Announced | Vector]:
         with self._phases.during("gradient"):
             vector = self._local.descend(slot.step, direction)
         return self._proposal(into, vector)
 
-    def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Vector]:
-        """What to propose in a slot, made durable: after a crash what was proposed before it, even if it would come out
-        otherwise today. Of a vector that is proposed nowhere, its digest."""
+    def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Announced | Vector]:
+        """What to propose in a slot, rounded and made durable: after a crash what was proposed before it, even if it
+        would come out otherwise today. A vector that is proposed nowhere stays as it is."""
         if slot is not None:
+            vector = self._rounded(slot, vector)
             with self._phases.during("journal"):
                 vector = self._remembered(slot, vector)
         with self._phases.during("hash"):
             return _named(vector)
 
-    def _remembered(self, slot: Slot, vector: Vector) -> Vector:
+    def _rounded(self, slot: Slot, vector: Vector) -> Announced:
+        def saturated(why: str) -> None:
+            self._log.warning("vector saturated", step=slot.step, reason=why)
+
+        with self._phases.during("hash"):
+            return narrow(vector, self.recipe.dtype, saturated)
+
+    def _remembered(self, slot: Slot, vector: Announced) -> Announced:
         kept = self._outbox.get(slot)
-        if kept is not None and kept.shape == vector.shape:
+        if kept is not None and self.vectors.fits(kept):
             return kept
         self._outbox.put(slot, vector)
         return vector
 
-    def _mix(self, gathered: Gathered, rows: list[Vector], into: Slot | None) -> tuple[Digest, Vector]:
+    def _mix(self, gathered: Gathered, rows: list[Announced], into: Slot | None) -> tuple[Digest, Announced | Vector]:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
         with self._phases.during("mix"):
             mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
         self._kept.update(gathered.values[row][0] for row in kept)
         return self._proposal(into, mixed)
 
-    def _rows(self, gathered: Gathered) -> list[Vector]:
-        return [self._held(digest) for _, digest in gathered.values]
+    def _rows(self, gathered: Gathered) -> list[Announced]:
+        return [_here(self.vectors.get(digest)) for _, digest in gathered.values]
 
-    def _held(self, digest: Digest) -> Vector:
-        vector = self.vectors.get(digest)
-        assert vector is not None, "the node asks for vectors that it knows are here"
-        return vector
+    def _outcome(self, digest: Digest) -> Vector:
+        return _here(self.vectors.outcome(digest))
 
     def _stream(self, header: Header, to: PeerId | None) -> None:
         vector = self.vectors.get(header.digest)
@@ -544,7 +565,7 @@ class Driver:
             self._mesh.send(holder, Want(slot, header.digest))
 
     def _adopt(self, step: int, digest: Digest) -> None:
-        vector = self._held(digest)
+        vector = self._outcome(digest)
         self._steps_taken += 1
         self._last_step_at = time.time()
         self._first_step_at = self._first_step_at or self._last_step_at
@@ -651,8 +672,8 @@ class Driver:
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return self.vectors.judge(peer, slot, digest, nbytes)
 
-    def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None:
-        if self.vectors.take(digest, vector):
+    def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None:
+        if self.vectors.take(digest, vector.view(self.vectors.array)):
             self._post(Arrived(digest))
         else:
             self._log.info("vector not finite", peer=self._name(peer))
@@ -686,8 +707,12 @@ class Driver:
 
         self._spawn(finish())
 
-    def _made(self, event: Event, slot: Slot, made: tuple[Digest, Vector]) -> None:
-        self.vectors.put(slot, *made)
+    def _made(self, event: Event, into: Slot | None, made: tuple[Digest, Announced | Vector]) -> None:
+        """Keep what was made for a slot, or, where it is proposed nowhere, as long as this one lasts."""
+        if into is not None:
+            self.vectors.put(into, *made)
+        else:
+            self.vectors.put_outcome(self.node.horizon, *made)
         self._post(event)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -743,7 +768,7 @@ class Driver:
         """What this node proposed last before it stopped, taken up again."""
         said = {}
         for slot, vector in self._outbox.kept().items():
-            if vector.shape == (self.vectors.length,):
+            if self.vectors.fits(vector):
                 said[slot] = digest_of(vector)
                 self.vectors.put(slot, said[slot], vector)
         return said
@@ -780,7 +805,12 @@ class Driver:
         return self.genesis.members[peer].name
 
 
-def _named(vector: Vector) -> tuple[Digest, Vector]:
+def _here(vector: Announced | None) -> Announced:
+    assert vector is not None, "the node asks for vectors that it knows are here"
+    return vector
+
+
+def _named(vector: Announced | Vector) -> tuple[Digest, Announced | Vector]:
     vector = np.ascontiguousarray(vector)
     return digest_of(vector), vector
 

@@ -14,13 +14,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from p2pnode.errors import ConfigError
 from p2pnode.identity import certificate_der, certified_key
-from p2pnode.recipe import BROADCASTS, RECIPES, Placement, Recipe, Wait, choose
+from p2pnode.recipe import BROADCASTS, RECIPES, WIRES, Placement, Recipe, Staleness, Wait, Wire, choose
 from p2pnode.settings import Address, Settings, check
 from protocols.committee import MEMBERS_MAX, Committee
 
 _DOMAIN = b"p2pnode/genesis/v1\0"
 
-_ADDED = {"recipe": {"gather", "redundancy", "local_steps", "placement"}, "training": {"clip"}}
+_ADDED = {"recipe": {"gather", "redundancy", "local_steps", "placement", "wire", "staleness"}, "training": {"clip"}}
 """Choices that the first networks did not have: where they are not made, a network is named as it was then."""
 
 
@@ -61,6 +61,8 @@ class Choice(Settings):
     )
     local_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="choose from 1 to 1000")
     placement: Placement | None = Field(None, description="choose worker or update")
+    wire: Wire | None = Field(None, description=f"choose one of {', '.join(WIRES)}")
+    staleness: Staleness | None = Field(None, description="choose 0 or 1")
 
     def recipe(self, committee: Committee, *, guarded: bool = True) -> Recipe:
         """The recipe, with every choice made.
@@ -78,6 +80,8 @@ class Choice(Settings):
             redundancy=self.redundancy,
             local_steps=self.local_steps,
             placement=self.placement,
+            wire=self.wire,
+            staleness=self.staleness,
             guarded=guarded,
         )
 

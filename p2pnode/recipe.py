@@ -22,6 +22,7 @@ from protocols.committee import (
     precision,
     sub_rounds,
 )
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32
 from protocols.plain import Plain
 from protocols.reliable import Reliable
 from protocols.signed_echo import SignedEcho
@@ -36,6 +37,11 @@ PRECISION_MAX = 63
 What = Literal["model", "parameters", "gradient"]
 Placement = Literal["worker", "update"]
 Wait = Literal["quorum", "all"]
+Wire = Literal["float32", "bfloat16", "float16"]
+Staleness = Literal[0, 1]
+
+WIRES: dict[str, int] = {"float32": FLOAT32, "bfloat16": BFLOAT16, "float16": FLOAT16}
+"""What vectors may be rounded to when they are announced → wire code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,11 @@ class Recipe:
         local_steps: gradients that are followed before a model is exchanged, ≥ 1.
         placement: whose momentum it is. "worker": of one's own gradients, before they are exchanged. "update": of the
             directions agreed on.
+        wire: what vectors are rounded to when they are announced; a key of `WIRES`. Whatever is computed of them is
+            computed in float32.
+        staleness: 1 where the gradient of a step is taken at what was announced in the step before, while that is
+            exchanged, and then followed from what was agreed on; only where a step is one gradient and one exchange of
+            models. 0 where it is taken at what was agreed on. The first gradient after a restart or a jump always is.
     """
 
     name: str
@@ -86,6 +97,13 @@ class Recipe:
     batch_grows: bool = False
     local_steps: int = 1
     placement: Placement = "worker"
+    wire: Wire = "float32"
+    staleness: Staleness = 0
+
+    @property
+    def dtype(self) -> int:
+        """Wire code of all vectors."""
+        return WIRES[self.wire]
 
     @property
     def total(self) -> bool:
@@ -254,6 +272,8 @@ def choose(
     redundancy: int | None = None,
     local_steps: int | None = None,
     placement: Placement | None = None,
+    wire: Wire | None = None,
+    staleness: Staleness | None = None,
     guarded: bool = True,
 ) -> Recipe:
     """The recipe of that name, with what is not None chosen otherwise than it does.
@@ -268,7 +288,7 @@ def choose(
         gather: "all" waits for every member: the synchronous setting of server-based papers, in which all nodes hold
             one model, so that no models are exchanged after gradients. One silent member stops it.
         redundancy: r, members that are not waited for, ≥ f; by default f.
-        local_steps, placement: as in `Recipe`.
+        local_steps, placement, wire, staleness: as in `Recipe`.
         guarded: False lets pass what no theorem covers; only for simulations that show how it breaks.
 
     Raises:
@@ -282,6 +302,10 @@ def choose(
         _known("gather", gather, ("quorum", "all"))
     if placement is not None:
         _known("placement", placement, ("worker", "update"))
+    if wire is not None:
+        _known("wire", wire, WIRES)
+    if staleness not in (None, 0, 1):
+        raise ConfigError(f"staleness = {staleness}: a gradient is of this step or the last. Remedy: choose 0 or 1")
     if local_steps is not None and local_steps < 1:
         raise ConfigError(f"local_steps = {local_steps}: a step follows one gradient at least. Remedy: choose from 1")
     absent = _absent(committee, gather, redundancy)
@@ -301,8 +325,11 @@ def choose(
         preset.batch_grows,
         preset.local_steps if local_steps is None else local_steps,
         preset.placement if placement is None else placement,
+        "float32" if wire is None else wire,
+        0 if staleness is None else staleness,
     )
     _check_local_work(recipe)
+    _check_staleness(recipe)
     return recipe
 
 
@@ -341,6 +368,21 @@ def _check_local_work(recipe: Recipe) -> None:
             f"placement = 'update': {recipe.name} agrees on no direction that momentum could follow. Remedy: leave it "
             "out, or choose a recipe that exchanges gradients, as distributed-momentum"
         )
+
+
+def _check_staleness(recipe: Recipe) -> None:
+    if recipe.staleness == 0:
+        return
+    if [exchange.what for exchange in recipe.exchanges] != ["model"]:
+        reason = "exchanges more in a step than models, once, and what comes between needs its gradient"
+    elif recipe.local_steps > 1:
+        reason = f"follows {recipe.local_steps} gradients a step, each from where the one before led"
+    else:
+        return
+    raise ConfigError(
+        f"staleness = {recipe.staleness}: {recipe.name} {reason}. Remedy: leave it out, or choose a recipe of one "
+        "gradient and one exchange of models a step, as trimmed or monna"
+    )
 
 
 def _check_centre(part: Part, rule: Rule) -> None:

@@ -21,6 +21,12 @@ Signature = bytes
 FLOAT32 = 1
 """Wire code of IEEE 754 binary32, little endian."""
 
+BFLOAT16 = 2
+"""Wire code of the upper half of binary32, little endian: its range, and 8 significant bits."""
+
+FLOAT16 = 3
+"""Wire code of IEEE 754 binary16, little endian: 11 significant bits, up to 65504."""
+
 STEP_MAX = 2**63 - 1
 LENGTH_MAX = 2**40
 
@@ -57,7 +63,7 @@ class Header:
         network: hash of the genesis, 32 bytes; a header of another network means nothing here.
         origin: the member whose vector this is.
         slot: its place.
-        dtype: wire code of the elements, `FLOAT32`.
+        dtype: wire code of the elements: `FLOAT32`, `BFLOAT16` or `FLOAT16`.
         length: number of elements.
         digest: BLAKE3 of the vector's bytes, 32 bytes.
     """

@@ -1,5 +1,6 @@
 """Ideal signatures, and short ways to say what members sign: for tests of protocols, none of which sees a key."""
 
+from dataclasses import replace
 from hashlib import blake2b
 
 from protocols.committee import Committee
@@ -63,6 +64,12 @@ def header(origin, value, slot=FIRST):
 def signed(origin, value, slot=FIRST):
     named = header(origin, value, slot)
     return SignedHeader(named, sign(origin, named.proposal().statement))
+
+
+def changed(of, **changes):
+    """The header with these changes, signed by its origin all the same."""
+    named = replace(of.header, **changes)
+    return SignedHeader(named, sign(named.origin, named.proposal().statement))
 
 
 def echo(member, of):

@@ -19,7 +19,7 @@ from p2pnode.home import Home
 from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.lane import BulkLane, ControlLane
 from p2pnode.net.tls import client_context
-from p2pnode.storage.vectors import Vector, Verdict, digest_of
+from p2pnode.storage.vectors import Announced, Vector, Verdict, digest_of
 from protocols.header import Digest, Slot
 
 HOST = "127.0.0.1"
@@ -116,7 +116,7 @@ class FarEnd:
     def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return Verdict.REFUSE
 
-    def vector(self, digest: Digest, vector: Vector) -> None:
+    def vector(self, digest: Digest, vector: Announced) -> None:
         raise AssertionError("judged otherwise")
 
     def lost(self, reason: BaseException | None) -> None:

@@ -45,7 +45,7 @@ from p2pnode.init import Place, found
 from p2pnode.net.budget import Budget
 from p2pnode.net.lane import BulkLane, ControlLane
 from p2pnode.net.tls import server_context
-from p2pnode.storage.vectors import Vector, Verdict
+from p2pnode.storage.vectors import Announced, Verdict
 from protocols.header import Digest, Slot
 
 SIZES = (100 * 10**6, 400 * 10**6)
@@ -148,7 +148,7 @@ class _NearEnd:
     def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return Verdict.TAKE
 
-    def vector(self, digest: Digest, vector: Vector) -> None:
+    def vector(self, digest: Digest, vector: Announced) -> None:
         self._arrived.set_result(None)
 
     def lost(self, reason: BaseException | None) -> None:

@@ -25,6 +25,7 @@ from p2pnode.byzantine.vectors import Situation, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import Adopt, Connected, Event, Node, NodeEffect, Received, Release, Train, Trained
 from p2pnode.recipe import BROADCASTS
 from p2pnode.storage.vectors import Vector, Vectors, digest_of
@@ -217,7 +218,7 @@ class Liar:
             self._forget(effect)
         if isinstance(effect, Accuse) or _convicts(effect):
             return []
-        if isinstance(effect, Adopt) and (model := self._vectors.get(effect.digest)) is not None:
+        if isinstance(effect, Adopt) and (model := self._vectors.outcome(effect.digest)) is not None:
             self._models = [*self._models[-1:], model]
         if isinstance(effect, Train) and self._colludes(Slot(effect.step)):
             slot, forecast = Slot(effect.step), self._forecast(effect.step)
@@ -238,7 +239,7 @@ class Liar:
         besides = self._besides(slot) if proposed is not None else []
         truth = self._vectors.get(proposed) if proposed is not None else None
         if lies and truth is not None:
-            return self._lie(slot, {self._me: truth}) + besides
+            return self._lie(slot, {self._me: widen(truth)}) + besides
         return [effect, *besides]
 
     def _forget(self, release: Release) -> None:
@@ -284,7 +285,7 @@ class Liar:
     def _honest(self, slot: Slot) -> dict[PeerId, Vector]:
         """The honest vectors of this slot that are here, by member."""
         held = ((member, self._vectors.get(digest)) for member, digest in sorted(self._seen[slot].items()))
-        return {member: vector for member, vector in held if vector is not None}
+        return {member: widen(vector) for member, vector in held if vector is not None}
 
     def _lie(self, slot: Slot, seen: Mapping[PeerId, Vector]) -> list[NodeEffect]:
         """Tell the lies of this slot, made of what is seen: the honest vectors of others, or one's own."""
@@ -332,9 +333,9 @@ class Liar:
         return self._random.sample(honest, min(spare, len(honest)))
 
     def _tell(self, slot: Slot, lie: torch.Tensor, told: Sequence[PeerId]) -> list[NodeEffect]:
-        vector = lie.contiguous().numpy()
-        digest = digest_of(vector)
         party = self._party
+        vector = narrow(lie.contiguous().numpy(), party.dtype)
+        digest = digest_of(vector)
         if vector.size == self._vectors.length:
             self._vectors.put(slot, digest, vector)
         else:
@@ -400,7 +401,7 @@ class Liar:
 
     def _forge(self, slot: Slot) -> list[NodeEffect]:
         """Words made up for some peers, and the bytes of what is said in one's own name."""
-        vector = self._random.random() * np.ones(self._vectors.length, np.float32)
+        vector = narrow(self._random.random() * np.ones(self._vectors.length, np.float32), self._party.dtype)
         digest = digest_of(vector)
         self._vectors.put(slot, digest, vector)
         mine = self._party.header(self._me, slot, digest)

@@ -38,7 +38,7 @@ from p2pnode.aggregation import rules
 from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
-from p2pnode.recipe import BROADCASTS, RECIPES, choose
+from p2pnode.recipe import BROADCASTS, RECIPES, WIRES, Staleness, Wire, choose
 from p2pnode.settings import Settings, check
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.simulation.trial import Trial
@@ -85,6 +85,8 @@ class Options(Settings):
     )
     local_steps: Annotated[int, Field(ge=1, le=10**6)] | None = Field(None, description="choose at least 1")
     placement: Literal["worker", "update"] | None = Field(None, description="choose worker or update")
+    wire: Wire | None = Field(None, description=f"choose one of {', '.join(WIRES)}")
+    staleness: Staleness | None = Field(None, description="choose 0 or 1")
 
 
 class TrialSettings(Settings):

@@ -11,7 +11,7 @@ node a thread. Measured on two cores with torch 2.13, milliseconds for the gradi
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -70,16 +70,25 @@ class Cohort:
         self._replicas = _pool(lambda: FlatModel(task.model(seed=0), self._device), workers)
         self._judges = _pool(lambda: Trainer(task, torch.arange(1), 0, 0, 1, 0.0, 1.0, 0, device), workers)
 
-    def supply(self, asked: Sequence[tuple[Trainer, int]]) -> None:
+    def supply(self, asked: Sequence[tuple[Trainer, int]], at: Mapping[Trainer, Tensor] | None = None) -> None:
         """Give each trainer the gradient of its step at its model, for its next `step` or `direction` of that step.
 
         A model that draws in training, as dropout does, is left to its trainer, which knows what to draw from.
 
         Args:
             asked: trainers, each once, and the step that each will take.
+            at: (d,) float32, the model to take the gradient at, for those for which it is not their own.
         """
-        lessons = [_Lesson(trainer.vector.to(self._device), *trainer.minibatch(t)) for trainer, t in asked]
-        if not lessons or self._draws_noise(lessons[0]):
+        at = at or {}
+        lessons = [
+            _Lesson(at.get(trainer, trainer.vector).to(self._device), *trainer.minibatch(t)) for trainer, t in asked
+        ]
+        if not lessons:
+            return
+        if self._draws_noise(lessons[0]):
+            for trainer, t in asked:
+                if trainer in at:
+                    trainer.foresee(t, at[trainer])
             return
         for (trainer, t), gradient in zip(asked, self._gradients(lessons), strict=True):
             trainer.supply(t, gradient)

@@ -15,6 +15,7 @@ from p2pnode.aggregation import find, mix
 from p2pnode.errors import NonFinite
 from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Trainer
+from p2pnode.learning.wire import Announced, widen
 from p2pnode.recipe import Recipe
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -68,7 +69,8 @@ def trainer_of(
 
 
 Mixer: TypeAlias = Callable[
-    [str, Sequence[Vector], int, int | None, Tensor | None, Callable[[str], None], int], tuple[Vector, tuple[int, ...]]
+    [str, Sequence[Announced], int, int | None, Tensor | None, Callable[[str], None], int],
+    tuple[Vector, tuple[int, ...]],
 ]
 """`mix_gathered`, or what does the same."""
 
@@ -101,6 +103,10 @@ class LocalWork:
             case "model":
                 return self._moved(step, lambda: self.trainer.step(step))
 
+    def foresee(self, step: int, announced: Announced) -> None:
+        """Take the gradient of this step's batch at what was announced in the step before."""
+        self.trainer.foresee(step, torch.from_numpy(widen(announced)))
+
     def differentiate(self, step: int, model: Vector) -> Vector:
         """The gradient at a model that was agreed on."""
         return self._direction(step, torch.from_numpy(model))
@@ -109,7 +115,9 @@ class LocalWork:
         """The model along a direction that was agreed on."""
         return self._moved(step, lambda: self.trainer.descend(step, torch.from_numpy(direction)))
 
-    def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
+    def mix(
+        self, step: int, exchange: int, rows: Sequence[Announced], own: int | None
+    ) -> tuple[Vector, tuple[int, ...]]:
         """The mixture of what was gathered for an exchange, and the rows it is made of; see `mix_gathered`."""
         rule, what = self._recipe.exchanges[exchange].rule, self._recipe.exchanges[exchange].what
         centre = self.trainer.vector if what == "model" and find(rule).wants_centre else None
@@ -132,7 +140,7 @@ class LocalWork:
 
 def mix_gathered(
     rule: str,
-    rows: Sequence[Vector],
+    rows: Sequence[Announced],
     f: int,
     own: int | None,
     centre: Tensor | None,
@@ -143,7 +151,7 @@ def mix_gathered(
 
     Args:
         rule: a rule's name.
-        rows: the vectors, (d,) float32 each; read where they lie.
+        rows: the vectors, (d,) each, as they were announced; float32 is read where it lies, all else widened to it.
         f: liars to tolerate.
         own: which of them is one's own. None where one proposed another before a crash and lost it: then the median is
             taken, since the rule may lean on one's own.
@@ -151,12 +159,12 @@ def mix_gathered(
         warn: told why one's own is taken.
         seed: of what a rule draws by chance.
     """
-    vectors = [torch.from_numpy(row) for row in rows]
+    vectors = [torch.from_numpy(widen(row)) for row in rows]
     try:
         mixture = mix("median" if own is None else rule, vectors, f=f, own=own, centre=centre, seed=seed)
     except NonFinite as error:  # more peers lie, and more wildly, than the rule tolerates
         warn(str(error))
-        return np.array(rows[own or 0]), (own or 0,)
+        return np.array(widen(rows[own or 0])), (own or 0,)
     return _array(mixture.vector), mixture.kept
 
 

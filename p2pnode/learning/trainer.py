@@ -10,7 +10,8 @@ Source:
     the models.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,7 +186,8 @@ class Trainer:
             ShapeMismatch: `at` has another shape or dtype.
             NonFinite: The direction would hold NaN or infinity; the momentum is unchanged.
         """
-        gradient = self._gradient(t) if at is None else self._gradient_at(at, t)
+        with nullcontext() if at is None else self._standing_at(at):
+            gradient = self._gradient(t)
         direction = gradient if self._placement == "update" else self._advanced(self._momentum, gradient)
         _require_finite(direction, t)
         if self._placement == "worker":
@@ -271,6 +273,7 @@ class Trainer:
             raise TrainingError(f"the training state lacks {', '.join(sorted(missing))}; take another checkpoint")
         require_like(state["momentum"], self._momentum)
         self._model.load(state["model"])
+        self._supplied = {}
         self._momentum = self._next_momentum = state["momentum"].to(self._device, copy=True)
 
     def _advanced(self, momentum: Tensor, gradient: Tensor) -> Tensor:
@@ -310,16 +313,33 @@ class Trainer:
         require_like(gradient, self._model.vector)
         self._supplied = {t: gradient}
 
+    def foresee(self, t: int, at: Tensor) -> None:
+        """Supply the gradient of step t's batch at another model than θ, which does not move; see `supply`.
+
+        It is no part of the state: who restarts takes the gradient of its next step at θ.
+
+        Args:
+            t: The step, ≥ 0.
+            at: (d,) float32, on any device.
+
+        Raises:
+            ShapeMismatch: `at` has another shape or dtype.
+        """
+        with self._standing_at(at):
+            self.supply(t, self._computed(t).clone())
+
     def _gradient(self, t: int) -> Tensor:
         """Return the gradient of step t's batch at θ: supplied, or the live vector filled with it."""
-        if t in self._supplied:
-            return self._clipped(self._supplied.pop(t))
+        return self._clipped(self._supplied.pop(t) if t in self._supplied else self._computed(t))
+
+    def _computed(self, t: int) -> Tensor:
+        """Return the live vector, filled with the gradient of step t's batch at θ."""
         features, labels = self.minibatch(t)
         self._model.module.train()
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.
         with seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device):
             self._model.backward(self._task.loss(self._model.module(features), labels))
-        return self._clipped(self._model.gradient)
+        return self._model.gradient
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient, scaled to a norm of `clip` at most."""
@@ -328,12 +348,13 @@ class Trainer:
         norm = torch.linalg.vector_norm(gradient)
         return gradient.mul((self._clip / norm).clamp(max=1.0))  # of a zero gradient: infinity, clamped to 1
 
-    def _gradient_at(self, vector: Tensor, t: int) -> Tensor:
-        """Return the gradient of step t's batch at another model than θ."""
+    @contextmanager
+    def _standing_at(self, vector: Tensor) -> Iterator[None]:
+        """Let θ be another model meanwhile."""
         own = self._model.vector.clone()
         self._model.load(vector)
         try:
-            return self._gradient(t)
+            yield
         finally:
             self._model.load(own)
 

@@ -13,11 +13,12 @@ from typing import Protocol, cast
 
 import blake3
 import numpy as np
+from numpy.typing import NDArray
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed, P2PNodeError, WireError
 from p2pnode.net.budget import Budget
-from p2pnode.storage.vectors import Vector, Verdict
+from p2pnode.storage.vectors import Announced, Verdict
 from protocols.header import DIGEST_BYTES, Digest, Slot
 
 _LENGTH = struct.Struct(">I")
@@ -52,8 +53,8 @@ class Receiver(Protocol):
     def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         """What to do with a vector that is about to come."""
 
-    def vector(self, digest: Digest, vector: Vector) -> None:
-        """A whole vector whose bytes hash to `digest`."""
+    def vector(self, digest: Digest, vector: Announced) -> None:
+        """The bytes of a whole vector, which hash to `digest`."""
 
     def lost(self, reason: BaseException | None) -> None:
         """The lane is closed, for this reason if it is our doing."""
@@ -193,12 +194,12 @@ class _Arrival:
     """A vector that is on its way in: its memory, how far it is filled, and how far hashed."""
 
     def __init__(self, nbytes: int) -> None:
-        self.vector: Vector = np.empty(nbytes // 4, np.float32)
+        self.vector: NDArray[np.uint8] = np.empty(nbytes, np.uint8)
         self.filled = 0
         self.in_thread = False
         self._hasher = blake3.blake3()
         self._hashed = 0
-        self._bytes = self.vector.view(np.uint8).data
+        self._bytes = self.vector.data
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -270,7 +271,7 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
 
     # Sending: while the transport has room, a piece each turn of the loop.
 
-    def send(self, slot: Slot, digest: Digest, vector: Vector) -> None:
+    def send(self, slot: Slot, digest: Digest, vector: Announced) -> None:
         """Queue a vector, which must not change any more. Nothing is copied until the transport has room."""
         if any(queued == digest for _, queued, _ in self._queue):
             return

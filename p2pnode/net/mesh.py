@@ -33,7 +33,7 @@ from p2pnode.net.lane import BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.observe.log import Log
 from p2pnode.settings import split_address
-from p2pnode.storage.vectors import Vector, Verdict
+from p2pnode.storage.vectors import Announced, Verdict
 from protocols.header import Digest, PeerId, Slot
 
 _UPGRADE = "p2pnode-link"
@@ -73,7 +73,7 @@ class Delegate(Protocol):
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict: ...
 
-    def vector(self, peer: PeerId, digest: Digest, vector: Vector) -> None: ...
+    def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None: ...
 
     def welcome(self, peer: PeerId) -> bool: ...
 
@@ -104,7 +104,7 @@ class Link:
     def judge(self, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         return self.delegate.judge(self.peer, slot, digest, nbytes)
 
-    def vector(self, digest: Digest, vector: Vector) -> None:
+    def vector(self, digest: Digest, vector: Announced) -> None:
         self.delegate.vector(self.peer, digest, vector)
 
     def lost(self, reason: BaseException | None) -> None:
@@ -238,7 +238,7 @@ class Mesh:
         for peer in self._links:
             self._send_bytes(peer, data)
 
-    def stream(self, to: PeerId | None, slot: Slot, digest: Digest, vector: Vector) -> None:
+    def stream(self, to: PeerId | None, slot: Slot, digest: Digest, vector: Announced) -> None:
         """Send a vector to one connected member, or to all."""
         for peer, link in self._links.items():
             if link.up and to in (peer, None):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from p2pnode.codec import encode
 from p2pnode.recipe import Exchange
 from p2pnode.simulation.scenario import Scenario
+from p2pnode.storage.vectors import ARRAYS
 from protocols.effects import Certificate, DigestEcho, Echo, Hello, Message, Proposal, Ready, Report
 from protocols.header import (
     DIGEST_BYTES,
-    FLOAT32,
     NETWORK_BYTES,
     SIGNATURE_BYTES,
     Header,
@@ -39,9 +39,9 @@ def quiet(scenario: Scenario, length: int) -> Cost:
 
     Args:
         scenario: what is run.
-        length: elements of a vector, float32.
+        length: elements of a vector.
     """
-    n = scenario.nodes
+    n, vector_bytes = scenario.nodes, ARRAYS[scenario.recipe.dtype].itemsize * length
     messages, size = n * (n - 1), n * (n - 1) * len(encode(Hello(0)))
     origins = 1 if scenario.alone else n
     for step in range(scenario.steps):
@@ -50,7 +50,7 @@ def quiet(scenario: Scenario, length: int) -> Cost:
             for message, count in _words(scenario, exchange, Slot(step)):
                 messages += slots * origins * count
                 size += slots * origins * count * len(encode(message))
-            size += slots * origins * (n - 1) * 4 * length
+            size += slots * origins * (n - 1) * vector_bytes
     return Cost(messages, size)
 
 
@@ -58,7 +58,7 @@ def _words(scenario: Scenario, exchange: Exchange, slot: Slot) -> list[tuple[Mes
     """A message of each kind in one member's broadcast, and how many of it there are."""
     n, committee, me = scenario.nodes, scenario.committee, PeerId(0)
     digest, signature = bytes(DIGEST_BYTES), bytes(SIGNATURE_BYTES)
-    signed = SignedHeader(Header(bytes(NETWORK_BYTES), me, slot, FLOAT32, 1, digest), signature)
+    signed = SignedHeader(Header(bytes(NETWORK_BYTES), me, slot, scenario.recipe.dtype, 1, digest), signature)
     words: list[tuple[Message, int]] = [(Proposal(signed), n - 1)]
     if exchange.broadcast == "signed-echo":
         echoes = tuple((member, signature) for member in committee.members[: committee.echo_quorum])

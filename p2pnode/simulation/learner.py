@@ -16,6 +16,7 @@ from p2pnode.learning.cohort import Cohort
 from p2pnode.learning.local import LocalWork, Mixer, mix_gathered, trainer_of
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
+from p2pnode.learning.wire import Announced, widen
 from p2pnode.recipe import Recipe
 from p2pnode.storage.vectors import Vector
 
@@ -52,12 +53,12 @@ class SharedMixer:
     """
 
     def __init__(self) -> None:
-        self._made: dict[Any, tuple[Sequence[Vector], tuple[Vector, tuple[int, ...]]]] = {}
+        self._made: dict[Any, tuple[Sequence[Announced], tuple[Vector, tuple[int, ...]]]] = {}
 
     def __call__(
         self,
         rule: str,
-        rows: Sequence[Vector],
+        rows: Sequence[Announced],
         f: int,
         own: int | None,
         centre: torch.Tensor | None,
@@ -101,7 +102,9 @@ class Chance:
     def descend(self, step: int, direction: Vector) -> Vector:
         return self.train(step) - direction
 
-    def mix(self, step: int, exchange: int, rows: Sequence[Vector], own: int | None) -> tuple[Vector, tuple[int, ...]]:
+    def mix(
+        self, step: int, exchange: int, rows: Sequence[Announced], own: int | None
+    ) -> tuple[Vector, tuple[int, ...]]:
         return self._mixer(self._recipe.exchanges[exchange].rule, rows, self._f, own, _ORIGIN, lambda _: None, step)
 
     def adopt(self, step: int, vector: Vector) -> None:
@@ -139,6 +142,7 @@ class School:
         self._device = machine.device
         self._task = build(schooling.task, machine.data_dir)
         self._asked: dict[Trainer, int] = {}
+        self._at: dict[Trainer, torch.Tensor] = {}
         self.cohort = Cohort(self._task, machine.device, machine.workers)
 
     def trainer(self, node: int, attacks: Collection[str] = ()) -> Trainer:
@@ -151,15 +155,23 @@ class School:
         """What this node learns, by what attacks if it lies."""
         return Training(self, self.trainer(node, attacks), self._recipe, self._f, self._mixer)
 
-    def ask(self, trainer: Trainer, step: int) -> None:
-        """This trainer's gradient of this step will be needed, at the model that it has now until then."""
+    def ask(self, trainer: Trainer, step: int, at: torch.Tensor | None = None) -> None:
+        """This trainer's gradient of this step will be needed: at this model, or at the one that it has until then."""
+        self.forget(trainer)
         self._asked[trainer] = step
+        if at is not None:
+            self._at[trainer] = at
+
+    def forget(self, trainer: Trainer) -> None:
+        """What this trainer asked for will not be needed."""
+        self._asked.pop(trainer, None)
+        self._at.pop(trainer, None)
 
     def teach(self, trainer: Trainer) -> None:
         """The gradient that was asked for is needed now."""
         if trainer in self._asked:
-            asked, self._asked = self._asked, {}
-            self.cohort.supply(list(asked.items()))
+            asked, self._asked, at, self._at = self._asked, {}, self._at, {}
+            self.cohort.supply(list(asked.items()), at)
 
 
 class Training(LocalWork):
@@ -170,12 +182,17 @@ class Training(LocalWork):
         self._school = school
         # What others compute for it is the gradient of a batch at the model that it has when it is asked.
         self._foreseen = recipe.local_steps == 1 and recipe.exchanges[0].what != "parameters"
+        self._ahead = -1
         self.length = trainer.vector.numel()
 
     def ask(self, step: int) -> None:
         """`train` will be called for this step."""
-        if self._foreseen:
+        if self._foreseen and step != self._ahead:
             self._school.ask(self.trainer, step)
+
+    def foresee(self, step: int, announced: Announced) -> None:
+        self._ahead = step
+        self._school.ask(self.trainer, step, torch.from_numpy(widen(announced)))
 
     def train(self, step: int) -> Vector:
         self._school.teach(self.trainer)
@@ -188,6 +205,8 @@ class Training(LocalWork):
         return self.trainer.state()
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
+        self._ahead = -1
+        self._school.forget(self.trainer)
         self.trainer.restore(state)
 
 

@@ -22,6 +22,7 @@ from p2pnode.byzantine.behaviour import Liar
 from p2pnode.byzantine.forgery import Sign
 from p2pnode.codec import Want, encode
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import (
     Adopt,
     Arrived,
@@ -49,10 +50,10 @@ from p2pnode.simulation.learner import Chance, Machine, School, SharedMixer, Tra
 from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
-from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of, is_finite
+from p2pnode.storage.vectors import Announced, Vector, Vectors, Verdict, digest_of, is_finite
 from protocols.effects import Accuse, Broadcast, Evidence, Expect, Fetch, Hello, Message, Mix, Send, Stream
 from protocols.faults import Fault
-from protocols.header import FLOAT32, Digest, Header, PeerId, Signature, Slot
+from protocols.header import Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
 FETCH_AFTER_S = 1.0
@@ -77,7 +78,7 @@ class Bytes:
 
     slot: Slot
     digest: Digest
-    vector: Vector
+    vector: Announced
     finite: bool
 
 
@@ -182,7 +183,7 @@ class Network:
         self._trace = blake2b(digest_size=16)
         self._heap: list[Any] = []
         self._posted = 0
-        self._arrays: WeakValueDictionary[Digest, Vector] = WeakValueDictionary()
+        self._arrays: WeakValueDictionary[Digest, Announced] = WeakValueDictionary()
         self._lanes: dict[tuple[PeerId, PeerId, type[Any]], float] = {}
         self._link_epochs: dict[tuple[PeerId, PeerId], int] = {}
         self._cut: set[tuple[PeerId, PeerId]] = set()
@@ -325,8 +326,8 @@ class Network:
 
     def _incarnation(self, member: PeerId, disk: Disk, learner: Learner) -> tuple[Node, Vectors, Conversation]:
         scenario = self.scenario
-        length = learner.length
-        party = Party(member, scenario.committee, NETWORK, FLOAT32, length, disk, self._verify)
+        length, dtype = learner.length, scenario.recipe.dtype
+        party = Party(member, scenario.committee, NETWORK, dtype, length, disk, self._verify)
         said = {slot: digest for slot, (digest, _) in disk.outbox.items()}
         options: dict[str, Any] = {"steps": scenario.steps, "retained": RETAINED, "convicted": disk.evidence}
         node = (
@@ -334,7 +335,7 @@ class Network:
             if self._origin is not None
             else Node(party, scenario.recipe, first_step=disk.first_step, said=said, **options)
         )
-        vectors = Vectors(length)
+        vectors = Vectors(length, dtype)
         for slot, (digest, vector) in disk.outbox.items():
             vectors.put(slot, digest, vector)
         vectors.window(node.position, Slot(node.oldest), node.horizon)
@@ -524,11 +525,11 @@ class Network:
             case Mix():
                 self._mix(process, effect)
             case Descend(slot, digest, into):
-                vector = process.learner.descend(slot.step, self._held(process, digest))
-                self._made(process, into, process.node.horizon, vector, lambda digest: Descended(slot, digest))
+                vector = process.learner.descend(slot.step, self._outcome(process, digest))
+                self._made(process, into, vector, lambda digest: Descended(slot, digest))
             case Differentiate(slot, digest, into):
-                vector = process.learner.differentiate(slot.step, self._held(process, digest))
-                self._made(process, into, into, vector, lambda digest: Differentiated(slot, digest))
+                vector = process.learner.differentiate(slot.step, self._outcome(process, digest))
+                self._made(process, into, vector, lambda digest: Differentiated(slot, digest))
             case Adopt(step, digest):
                 self._adopt(process, step, digest)
             case Release(before, own):
@@ -554,7 +555,7 @@ class Network:
         if vector is None:
             return
         if header.origin == process.member and process.member in self._honest:
-            self.checks.proposed(process.member, header.slot, vector)
+            self.checks.proposed(process.member, header.slot, widen(vector))
         # Liars that say the same made it each for himself; as one array, all who receive it can tell that it is.
         vector = self._arrays.setdefault(header.digest, vector)
         payload = Bytes(header.slot, header.digest, vector, is_finite(vector))
@@ -579,18 +580,20 @@ class Network:
             process.learner.ask(step)
             self._local(process, Due(step), TRAIN_S + self._work.expovariate(1 / WORK_S))
             return
-        slot, vector = Slot(step), process.learner.train(step)
-        self._made(process, slot, slot, vector, lambda digest: Trained(step, digest))
+        self._made(process, Slot(step), process.learner.train(step), lambda digest: Trained(step, digest))
 
     def _trained(self, process: Process, step: int) -> None:
         if process.node.position.step != step:  # asked for before a jump
             return
-        slot = Slot(step)
-        digest = self._keep(process, slot, slot, process.learner.train(step))
+        learner = process.learner
+        assert isinstance(learner, Training), "others take no time to train"
+        digest = self._keep(process, Slot(step), learner.train(step))
+        if self.scenario.recipe.staleness and step + 1 < self.scenario.steps:
+            learner.foresee(step + 1, self._held(process, digest))
         self._handle(process, Trained(step, digest))
 
     def _adopt(self, process: Process, step: int, digest: Digest) -> None:
-        honest, model = process.member in self._honest, self._held(process, digest)
+        honest, model = process.member in self._honest, self._outcome(process, digest)
         if honest and self._origin is not None:
             self.checks.delivered(process.member, digest)
         process.learner.adopt(step, model)
@@ -610,28 +613,33 @@ class Network:
         slot = gathered.slot
         mixed, _ = process.learner.mix(slot.step, slot.exchange, rows, own[0] if own else None)
         if honest:
-            self.checks.mixed(me, gathered, rows, mixed)
-        self._made(process, mix.into, process.node.horizon, mixed, lambda digest: Mixed(gathered.slot, digest))
+            self.checks.mixed(me, gathered, [widen(row) for row in rows], mixed)
+        self._made(process, mix.into, mixed, lambda digest: Mixed(gathered.slot, digest))
 
-    def _held(self, process: Process, digest: Digest) -> Vector:
+    def _outcome(self, process: Process, digest: Digest) -> Vector:
+        """What came of an exchange; where one broadcast is all, that is what was announced."""
+        outcome = process.vectors.outcome(digest)
+        return outcome if outcome is not None else widen(self._held(process, digest))
+
+    def _held(self, process: Process, digest: Digest) -> Announced:
         vector = process.vectors.get(digest)
         if vector is None:
             raise Violation("availability", f"{process.member} uses bytes that it does not hold")
         return vector
 
-    def _made(
-        self, process: Process, into: Slot | None, keep: Slot, vector: Vector, event: Callable[[Digest], Event]
-    ) -> None:
-        digest = self._keep(process, into, keep, vector)
+    def _made(self, process: Process, into: Slot | None, vector: Vector, event: Callable[[Digest], Event]) -> None:
+        digest = self._keep(process, into, vector)
         self._local(process, event(digest), self._work.expovariate(1 / WORK_S))
 
-    def _keep(self, process: Process, into: Slot | None, keep: Slot, vector: Vector) -> Digest:
-        """Take a vector of one's own: durable before it is proposed."""
-        digest = digest_of(vector)
-        if into is not None:
-            keep = into
-            digest, vector = process.disk.propose(into, digest, vector)
-        process.vectors.put(keep, digest, vector)
+    def _keep(self, process: Process, into: Slot | None, vector: Vector) -> Digest:
+        """Take a vector of one's own: rounded and durable before it is proposed."""
+        if into is None:
+            digest = digest_of(vector)
+            process.vectors.put_outcome(process.node.horizon, digest, vector)
+            return digest
+        announced = narrow(vector, self.scenario.recipe.dtype)
+        digest, announced = process.disk.propose(into, digest_of(announced), announced)
+        process.vectors.put(into, digest, announced)
         self._has(process, digest)
         return digest
 

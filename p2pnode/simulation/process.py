@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from p2pnode.node import Event, Node, NodeEffect
 from p2pnode.recipe import BROADCASTS, Recipe
 from p2pnode.storage.checkpoint import OUTBOX_STEPS
-from p2pnode.storage.vectors import Vector, Vectors
+from p2pnode.storage.vectors import Announced, Vector, Vectors
 from protocols.effects import Deliver, Effect, Message, Report
 from protocols.errors import UsageError
 from protocols.faults import Equivocation, Fault
@@ -39,7 +39,7 @@ class Learner(Protocol):
     def descend(self, step: int, direction: Vector) -> Vector: ...
 
     def mix(
-        self, step: int, exchange: int, rows: Sequence[Vector], own: int | None
+        self, step: int, exchange: int, rows: Sequence[Announced], own: int | None
     ) -> tuple[Vector, tuple[int, ...]]: ...
 
     def adopt(self, step: int, vector: Vector) -> None: ...
@@ -56,7 +56,7 @@ class Disk:
         self._sign = sign
         self._durable: dict[str, bytes] = {}
         self._pending: dict[str, bytes] = {}
-        self.outbox: dict[Slot, tuple[Digest, Vector]] = {}
+        self.outbox: dict[Slot, tuple[Digest, Announced]] = {}
         self.checkpoint: tuple[int, Any] | None = None
         self.evidence: dict[PeerId, Equivocation] = {}
 
@@ -79,7 +79,7 @@ class Disk:
         """Crash: what was signed and not flushed is gone."""
         self._pending = {}
 
-    def propose(self, slot: Slot, digest: Digest, vector: Vector) -> tuple[Digest, Vector]:
+    def propose(self, slot: Slot, digest: Digest, vector: Announced) -> tuple[Digest, Announced]:
         """What to propose in a slot, durable: what was proposed before a crash, if anything was."""
         self.outbox = {old: kept for old, kept in self.outbox.items() if old.step > slot.step - OUTBOX_STEPS}
         return self.outbox.setdefault(slot, (digest, vector))

@@ -12,15 +12,13 @@ from typing import TypeAlias
 
 import blake3
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from p2pnode.errors import ConfigError, asking_disk
 from p2pnode.storage.journal import make_folder, replace_file, write_all
+from p2pnode.storage.vectors import Announced, Vector
 from protocols.header import Slot
-
-Vector = NDArray[np.float32]
 
 Unusable: TypeAlias = Callable[[Path, str], None]
 """Is told of a file that is there and counts as none, and why."""
@@ -89,8 +87,8 @@ class Outbox:
         self._unusable = unusable
         make_folder(folder)
 
-    def put(self, slot: Slot, vector: Vector) -> None:
-        """Make one's own vector of this slot durable, and forget those of steps before the last."""
+    def put(self, slot: Slot, vector: Announced) -> None:
+        """Make one's own vector of this slot durable, bit for bit, and forget those of steps before the last."""
         sealed = _sealed({"vector": vector}, {"network": self._network})
         replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
         for old in self._files():
@@ -98,12 +96,12 @@ class Outbox:
                 with asking_disk(self._path(old)):
                     self._path(old).unlink()
 
-    def get(self, slot: Slot) -> Vector | None:
+    def get(self, slot: Slot) -> Announced | None:
         """One's own vector of this slot, if it is kept and whole."""
         _, tensors = _whole(self._path(slot), self._network, self._unusable)
         return tensors.get("vector")
 
-    def kept(self) -> dict[Slot, Vector]:
+    def kept(self) -> dict[Slot, Announced]:
         """One's own vectors that are kept and whole, in order of their slots."""
         read = {slot: self.get(slot) for slot in self._files()}
         return {slot: vector for slot, vector in read.items() if vector is not None}
@@ -116,13 +114,13 @@ class Outbox:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
 
 
-def _sealed(tensors: dict[str, Vector], metadata: dict[str, str]) -> bytes:
+def _sealed(tensors: dict[str, Announced], metadata: dict[str, str]) -> bytes:
     """A file's content."""
     ordered = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
 
 
-def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str], dict[str, Vector]]:
+def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str], dict[str, Announced]]:
     """Metadata and tensors of a file; nothing of either where it is missing, damaged or another network's."""
     try:
         with path.open("rb"):
@@ -146,7 +144,7 @@ def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str]
     return metadata, tensors
 
 
-def _checksum(tensors: dict[str, Vector], metadata: dict[str, str]) -> str:
+def _checksum(tensors: dict[str, Announced], metadata: dict[str, str]) -> str:
     hasher = blake3.blake3(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -78,6 +78,11 @@ def no_sockets(monkeypatch):
         (["--lr", "nan"], ["training.lr = 'nan'", "choose a positive step size"]),
         (["--momentum", 1], ["training.momentum = '1.0'", "choose 0 ≤ momentum < 1"]),
         (["--sub-rounds", 65], ["recipe.sub_rounds = '65'", "choose from 1 to 64"]),
+        (["--wire", "float8"], ["recipe.wire = 'float8'", "choose one of float32, bfloat16, float16"]),
+        (
+            ["--staleness", 1, "--recipe", "jungle-rb"],
+            ["staleness = 1: jungle-rb exchanges more", "as trimmed or monna"],
+        ),
         (["--seed", -1], ["seed = '-1'", "choose an integer from 0"]),
     ],
 )
@@ -232,6 +237,9 @@ def test_init_founds_what_run_can_start_from(call, tmp_path):
     told = json.loads(out)
     assert (code, told["homes"]) == (0, [str(tmp_path / "other" / f"n{i}") for i in range(5)])
     assert Genesis.load(Path(told["genesis"])).network.hex() == told["network"]
+    call("init", tmp_path / "third", *ADDRESSES, "--wire", "bfloat16", "--staleness", 1)
+    plan = Genesis.load(tmp_path / "third" / "genesis.json").plan
+    assert (plan.wire, plan.staleness) == ("bfloat16", 1)
     before = (net / "genesis.json").read_bytes()
     code, _, err = call("init", net, *ADDRESSES)
     assert code == 2
@@ -385,6 +393,7 @@ def test_real_models_are_trained_where_that_is_asked_for(call):
         (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
         (["--recipe", "reliable", "--rule", "median"], ["leave out --rule"]),
         (["--sub-rounds", 0], ["choose from 1 to 64"]),
+        (["--wire", "float8"], ["wire = 'float8'", "choose one of float32, bfloat16, float16"]),
         (["--train", "--task", "cifar"], ["task = 'cifar'", "digits, mnist, mnist-mlp, fashion-mnist"]),
         (["--train", "--task", "mnist"], ["data-dir is missing", "--data-dir FOLDER"]),
     ],

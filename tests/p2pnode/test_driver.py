@@ -20,15 +20,16 @@ from p2pnode.codec import Want, decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt, Received
 from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
-from p2pnode.storage.vectors import digest_of
+from p2pnode.storage.vectors import ARRAYS, digest_of
 from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
 from protocols.faults import Equivocation, Fault
-from protocols.header import FLOAT32, Header, SignedHeader, Slot
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, SignedHeader, Slot
 from tests.loopback import Intruder, LogBook, found_network, until
 
 RUN_S = 60.0
@@ -86,6 +87,122 @@ def test_all_of_all_gathered_by_the_mean_are_one_model(tmp_path):
 
 async def _run_homes(homes):
     return await run_all(*(make(home) for home in homes))
+
+
+@pytest.mark.parametrize(("wire", "dtype", "sub_rounds"), [("bfloat16", BFLOAT16, 1), ("float16", FLOAT16, 2)])
+def test_all_mix_what_was_announced_in_half_the_bytes_and_adopt_what_is_not_rounded(tmp_path, wire, dtype, sub_rounds):
+    """Of two sub-rounds the first one's mixture is rounded when it is announced; by then it is everybody's."""
+    _, homes = found_network(tmp_path, 3, steps=4, recipe={"sub_rounds": sub_rounds, "wire": wire})
+    mixed, sent = {}, []
+
+    def overhear(driver):
+        mix, stream = driver._local.mix, driver._mesh.stream
+
+        def mixing(step, exchange, rows, own):
+            assert own is not None
+            mixed.setdefault((driver.me, step), []).append([row.tobytes() for row in rows])
+            assert {row.dtype for row in rows} == {ARRAYS[dtype]}
+            return mix(step, exchange, rows, own)
+
+        def streaming(peer, slot, digest, vector):
+            assert digest == digest_of(vector)
+            sent.append(vector.nbytes)
+            stream(peer, slot, digest, vector)
+
+        driver._local.mix, driver._mesh.stream = mixing, streaming
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        for driver in drivers:
+            overhear(driver)
+        return await run_all(*drivers)
+
+    results = uvloop.run(work())
+    assert mixed.keys() == {(me, step) for me in range(3) for step in range(4)}
+    for step in range(4):
+        assert mixed[0, step] == mixed[1, step] == mixed[2, step], "of each member the same bytes, its own for itself"
+        assert len(mixed[0, step]) == sub_rounds
+    assert set(sent) == {2 * 4_810}
+    assert sum(result.bytes_sent for result in results) < 1.25 * (3 * 2 * sub_rounds * 4) * (2 * 4_810)
+    for home in homes:
+        assert np.array_equal(widen(narrow(model(home), dtype)), model(home)) == (sub_rounds == 2)
+    assert spread(homes) == 0
+
+
+def test_what_was_said_rounded_before_a_crash_is_said_again_to_the_bit(tmp_path):
+    _, homes = found_network(tmp_path, 2, steps=6, recipe={"name": "dsgd", "wire": "bfloat16"})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        await until(lambda: drivers[0].node.position.step >= 3, "a few steps")
+        drivers[0].stop()
+        await runs[0]
+        kept = drivers[0]._outbox.kept()
+        again = make(homes[0])
+        assert {slot: vector.dtype for slot, vector in kept.items()} == dict.fromkeys(kept, np.uint16)
+        assert again._said() == {slot: digest_of(vector) for slot, vector in kept.items()}
+        results = await asyncio.wait_for(asyncio.gather(again.run(), runs[1]), RUN_S)
+        assert all(result is not None for result in results)
+        assert [driver._log.of("fault") for driver in (*drivers, again)] == [[], [], []]
+
+    uvloop.run(work())
+
+
+def test_a_model_too_large_for_the_wire_is_said_as_the_largest_there_is_and_told(tmp_path):
+    """Infinity would count as not sent: the others would wait for it."""
+    _, homes = found_network(tmp_path, 3, steps=3, recipe={"name": "dsgd", "wire": "float16"})
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        drivers[1]._trainer.step = lambda t: torch.full((drivers[1].vectors.length,), 1e6)
+        results = await run_all(*drivers)
+        assert [result.mixed["node1"] for result in results] == [3, 3, 3]
+        assert [said["step"] for said in drivers[1]._log.of("vector saturated")] == [0, 1, 2]
+        assert "beyond 65504" in drivers[1]._log.of("vector saturated")[0]["reason"]
+        assert all(driver._log.of("fault") == [] for driver in drivers)
+
+    uvloop.run(work())
+
+
+# Gradients of the step before.
+
+
+def test_a_stale_gradient_is_taken_while_peers_are_waited_for(tmp_path):
+    """A node whose peer is not there yet has the next step's gradient; the last step's is followed by none."""
+    _, homes = found_network(tmp_path, 2, steps=3, recipe={"name": "dsgd", "staleness": 1})
+
+    async def work():
+        first, late = make(homes[0]), make(homes[1])
+        foreseen, foresee = [], first._trainer.foresee
+        first._trainer.foresee = lambda t, at: (foreseen.append((t, at.numpy().copy())), foresee(t, at))
+        run = asyncio.create_task(first.run())
+        await until(lambda: foreseen, "the gradient of step 1")
+        assert first.node.position == Slot(0), "nobody is here to agree with"
+        assert (foreseen[0][0], digest_of(foreseen[0][1])) == (1, digest_of(first._outbox.get(Slot(0))))
+        results = await asyncio.wait_for(asyncio.gather(run, late.run()), RUN_S)
+        assert [result.steps for result in results] == [3, 3]
+        assert [t for t, _ in foreseen] == [1, 2]
+
+    uvloop.run(work())
+
+
+def test_who_comes_back_without_its_stale_gradient_takes_a_fresh_one_and_goes_on(tmp_path):
+    _, homes = found_network(tmp_path, 5, 1, steps=20, recipe={"staleness": 1})
+
+    async def work():
+        others, first = [make(home) for home in homes[:4]], make(homes[4])
+        runs = [asyncio.create_task(driver.run()) for driver in others]
+        stopped = asyncio.create_task(first.run())
+        await until(lambda: first.node.position.step >= 5, "a few steps")
+        first.stop()
+        await stopped
+        second = make(homes[4])
+        results = await asyncio.wait_for(asyncio.gather(second.run(), *runs), RUN_S)
+        assert [result.steps for result in results[1:]] == [20] * 4
+        assert all(driver._log.of("fault") == [] for driver in (*others, first, second))
+
+    uvloop.run(work())
 
 
 # Durable before sent.

@@ -432,6 +432,37 @@ def test_what_is_not_proven_of_fewer_values_is_refused():
     assert "waits for every member" in refusal("ce", Committee(4, 0), redundancy=1, gather="all")
 
 
+@pytest.mark.parametrize(("wire", "dtype"), [(None, 1), ("float32", 1), ("bfloat16", 2), ("float16", 3)])
+def test_a_recipe_says_what_vectors_are_rounded_to(wire, dtype):
+    assert choose("monna", Committee(6, 1), wire=wire).dtype == dtype
+
+
+def test_what_vectors_cannot_be_rounded_to_is_refused():
+    message = refusal("monna", Committee(6, 1), wire="float61")
+    assert "wire = 'float61': no such wire. Remedy: did you mean 'float16'?" in message
+    assert message.endswith("choose one of float32, bfloat16, float16")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_gradient_may_be_stale_where_a_step_is_one_gradient_and_one_exchange_of_models(name):
+    committee = Committee(20, 0 if name == "dsgd" else 1)
+    if name in ("dsgd", "trimmed", "monna"):
+        assert choose(name, committee, staleness=1).staleness == 1
+    else:
+        message = refusal(name, committee, staleness=1)
+        assert message.startswith(f"staleness = 1: {name} ")
+        assert "Remedy: leave it out, or choose a recipe of one gradient and one exchange of models" in message
+    assert choose(name, committee, staleness=0) == choose(name, committee)
+
+
+def test_of_local_steps_one_may_be_stale_and_no_more():
+    assert "follows 3 gradients a step" in refusal("ce", Committee(4, 1), staleness=1)
+    assert "follows 2 gradients a step" in refusal("trimmed", Committee(5, 1), staleness=1, local_steps=2)
+    assert choose("ce", Committee(4, 1), staleness=1, local_steps=1).staleness == 1
+    assert "exchanges more in a step" in refusal("resam", Committee(4, 0), staleness=1, gather="all")
+    assert "staleness = 2" in refusal("trimmed", Committee(5, 1), staleness=2)
+
+
 def test_what_nodes_do_between_exchanges_can_be_chosen_where_there_is_something_to_choose():
     assert (choose("ce", Committee(4, 1)).local_steps, choose("ce", Committee(4, 1), local_steps=7).local_steps) == (
         3,

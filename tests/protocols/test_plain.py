@@ -1,12 +1,10 @@
-from dataclasses import replace
-
 import pytest
 
 from protocols.effects import Accuse, Broadcast, Deliver, DigestEcho, Expect, Proposal, Send, Sighting, Stream
 from protocols.faults import Fault
-from protocols.header import SignedHeader, Slot
+from protocols.header import BFLOAT16, SignedHeader, Slot
 from protocols.plain import Plain
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed
+from tests.ideal import JUNK, certificate, changed, digest, echo, party, proof, ready, signed
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -82,11 +80,20 @@ def test_nobody_proposes_for_another():
     "bad",
     [
         SignedHeader(ONE.header, JUNK),
-        SignedHeader(replace(ONE.header, length=2), ONE.signature),
+        changed(ONE, length=2),
+        changed(ONE, dtype=BFLOAT16),
+        changed(ONE, dtype=0),
         signed(0, A, Slot(1)),
         signed(2, A),
     ],
-    ids=["unsigned", "not of the model's length", "of another slot", "of another origin"],
+    ids=[
+        "unsigned",
+        "not of the model's length",
+        "of another dtype",
+        "of none",
+        "of another slot",
+        "of another origin",
+    ],
 )
 def test_who_shows_a_bad_header_is_accused_once(bad):
     member = plain()

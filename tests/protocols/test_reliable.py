@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from protocols.effects import (
@@ -16,9 +14,9 @@ from protocols.effects import (
     Stream,
 )
 from protocols.faults import Fault
-from protocols.header import Claim, SignedHeader, Slot
+from protocols.header import BFLOAT16, Claim, SignedHeader, Slot
 from protocols.reliable import Reliable
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, report, signed
+from tests.ideal import JUNK, certificate, changed, digest, echo, party, proof, ready, report, signed
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -231,8 +229,9 @@ def test_an_unfinished_one_is_closed_without_a_word():
 BAD = {
     "unsigned": SignedHeader(ONE.header, JUNK),
     "signed by another": SignedHeader(ONE.header, signed(1, A).signature),
-    "not of the model's length": SignedHeader(replace(ONE.header, length=2), ONE.signature),
-    "of another network": SignedHeader(replace(ONE.header, network=b"m" * 32), ONE.signature),
+    "not of the model's length": changed(ONE, length=2),
+    "of another dtype": changed(ONE, dtype=BFLOAT16),
+    "of another network": changed(ONE, network=b"m" * 32),
     "of another slot": signed(0, A, Slot(1)),
     "of another origin": signed(1, A),
 }

@@ -16,9 +16,9 @@ from protocols.effects import (
     Stream,
 )
 from protocols.faults import Fault
-from protocols.header import SignedHeader, Slot
+from protocols.header import BFLOAT16, SignedHeader, Slot
 from protocols.signed_echo import SignedEcho
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, signed, verify
+from tests.ideal import JUNK, certificate, changed, digest, echo, party, proof, ready, signed, verify
 
 A, B = digest("a"), digest("b")
 ONE, OTHER = signed(0, A), signed(0, B)
@@ -168,6 +168,8 @@ def test_bytes_of_a_first_header_are_not_delivered_under_another_ones_certificat
         Certificate(ONE, (*certificate(ONE, [0, 1]).echoes, (2, JUNK))),
         Certificate(ONE, certificate(OTHER, [0, 1, 2]).echoes),
         certificate(SignedHeader(ONE.header, JUNK), [0, 1, 2]),
+        certificate(changed(ONE, length=2), [0, 1, 2]),
+        certificate(changed(ONE, dtype=BFLOAT16), [0, 1, 2]),
         certificate(signed(0, A, Slot(1)), [0, 1, 2]),
         certificate(signed(1, A), [0, 1, 2]),
     ],
@@ -181,6 +183,8 @@ def test_bytes_of_a_first_header_are_not_delivered_under_another_ones_certificat
         "a forged echo",
         "echoes of another",
         "a forged header",
+        "not of the model's length",
+        "of another dtype",
         "of another slot",
         "of another origin",
     ],

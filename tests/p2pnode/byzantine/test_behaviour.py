@@ -93,7 +93,9 @@ class Stage:
         return effects + self.liar.handle(Arrived(one.header.digest))
 
     def mixes(self, value, step):
-        return self.liar.handle(Mixed(Slot(step), self.keep(Slot(step + 1), value)))
+        vector = np.array([value], np.float32)
+        self.vectors.put_outcome(Slot(step + 1), digest_of(vector), vector)
+        return self.liar.handle(Mixed(Slot(step), digest_of(vector)))
 
     def lies(self, effects):
         """Who is told which numbers, by what is proposed."""

@@ -164,6 +164,8 @@ def test_axes_are_the_files_or_the_first_keys_that_vary(tmp_path, plot, axes):
         ('name = "x"\n[base]\nf = 7', ["f = 7", "choose fewer"]),
         ('name = "x"\n[base]\noptions.gather = "some"', ["options.gather = 'some'", "quorum or all"]),
         ('name = "x"\n[base]\noptions.gathr = "all"', ["options.gathr = 'all'", "mend its spelling"]),
+        ('name = "x"\n[base]\noptions.wire = "float8"', ["options.wire = 'float8'", "float32, bfloat16, float16"]),
+        ('name = "x"\n[base]\noptions.staleness = 1\nrecipe = "ce"', ["staleness = 1: ce follows 3 gradients"]),
         ('name = "x"\n[base]\noptions.placement = "update"', ["placement = 'update'", "distributed-momentum"]),
         ('name = "x"\n[base]\nf = 2', ["n ≥ 4f+1", "n ≥ 9", "beyond_the_bound = true"]),
         ('name = "x"\n[base]\nf = 0\nbyzantine = 1\nattack = "alie"', ["byzantine = 1", "beyond_the_bound = true"]),

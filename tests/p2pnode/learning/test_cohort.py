@@ -171,3 +171,15 @@ def test_models_are_judged_as_their_trainers_judge_them():
     cohort = Cohort(of, workers=2)
     for limit in (None, 50):
         assert cohort.evaluate([one.vector for one in some], limit) == [one.evaluate(limit) for one in some]
+
+
+@pytest.mark.parametrize("factory", [None, lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10))])
+def test_gradients_at_other_models_than_the_trainers_own_are_taken_there(factory):
+    """Also where the model draws, and its trainer computes them."""
+    of = task(factory)
+    together, alone = trainers(of), trainers(of)
+    at = {one: one.vector * (1 + node) for node, one in enumerate(together) if node % 2}
+    Cohort(of).supply([(one, STEP) for one in together], at)
+    for one, other in zip(together, alone, strict=True):
+        expected = other.direction(STEP, at.get(one))
+        assert (one.direction(STEP) - expected).abs().max() <= ROUNDING * expected.abs().max()

@@ -9,8 +9,10 @@ from p2pnode.learning.catalogue import TASKS
 from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import Trainer
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.recipe import choose
 from protocols.committee import Committee
+from protocols.header import BFLOAT16, FLOAT16
 
 ROWS = [np.array(row, np.float32) for row in ([0, 0], [1, 5], [2, 9], [90, 1])]
 
@@ -67,7 +69,27 @@ def test_a_rule_around_a_centre_measures_from_the_model_at_which_the_round_began
     assert np.allclose(mixed, np.mean([rows[row] for row in kept], axis=0), atol=1e-6)
 
 
+def test_a_gradient_that_was_foreseen_is_taken_at_what_was_announced():
+    local, trainer, _ = work("trimmed")
+    announced = narrow(trainer.step(0).numpy(), BFLOAT16)
+    local.foresee(1, announced)
+    foreseen = local.train(1)
+    trainer.foresee(1, torch.from_numpy(widen(announced)))
+    assert np.array_equal(foreseen, trainer.step(1).numpy())
+    assert not np.array_equal(foreseen, trainer.step(1).numpy()), "the second time it is taken at the model"
+
+
 # Mixtures.
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])
+def test_a_mixture_is_of_the_numbers_that_were_announced(dtype):
+    rows = [narrow(row, dtype) for row in ROWS]
+    mixed, _ = mix_gathered("mean", rows, 0, 0, None, pytest.fail)
+    assert mixed.tolist() == [23.25, 3.75]
+    assert mixed.dtype == np.float32
+    nowhere = [narrow(np.array([value], np.float32), dtype) for value in (1, np.nan, np.nan, 2)]
+    assert mix_gathered("median", nowhere, 1, 3, None, lambda _: None)[0].tolist() == [2.0]
 
 
 @pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "minimum-diameter"])

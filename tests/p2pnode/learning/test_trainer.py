@@ -660,3 +660,40 @@ def test_images_go_in_channels_last_where_the_task_says_so_and_nothing_else_chan
     assert quick.evaluate().accuracy == plain.evaluate().accuracy
     assert set(plain_strides) == {(channels * 48, 48, 6, 1)}
     assert set(quick_strides) == {(channels * 48, 1, 6 * channels, channels)}
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("of", ["digits", "noisy"])
+def test_a_gradient_that_is_foreseen_is_taken_elsewhere_and_followed_from_the_model(request, of, clip):
+    task = request.getfixturevalue(of)
+    one, same = a_trainer(task, clip=clip), a_trainer(task, clip=clip)
+    advance(one, range(3))
+    advance(same, range(3))
+    before, elsewhere = one.state(), one.vector + 0.1
+    one.foresee(3, elsewhere)
+    assert same_state(one, before)
+    agreed = one.vector - 0.2
+    one.adopt(agreed)
+    same.adopt(agreed)
+    assert torch.equal(one.step(3), same.descend(3, same.direction(3, elsewhere)))
+    assert torch.equal(one.step(3), same.step(3)), "it serves once"
+
+
+def test_a_foreseen_gradient_serves_its_own_step_only_and_no_restart(digits):
+    one, same = a_trainer(digits), a_trainer(digits)
+    fresh, state = [one.step(t) for t in (3, 5)], one.state()
+    one.foresee(3, one.vector + 0.1)
+    assert torch.equal(one.step(5), fresh[1])
+    assert torch.equal(one.step(3), same.descend(3, same.direction(3, same.vector + 0.1)))
+    one.foresee(3, one.vector + 0.1)
+    one.restore(state)
+    assert torch.equal(one.step(3), fresh[0])
+
+
+def test_a_model_of_another_shape_foresees_nothing(digits):
+    one = a_trainer(digits)
+    state, fresh = one.state(), one.step(0)
+    with pytest.raises(ShapeMismatch):
+        one.foresee(0, one.vector[1:])
+    assert same_state(one, state)
+    assert torch.equal(one.step(0), fresh)

@@ -367,7 +367,6 @@ def test_vectors_arrive_bit_exact_wherever_the_stream_is_cut(data):
     assert taker.judged == [(slot, digest_of(each), each.nbytes) for slot, each in sent]
     assert [digest for digest, _ in taker.vectors] == [digest_of(each) for _, each in sent]
     for (_, got), (_, each) in zip(taker.vectors, sent, strict=True):
-        assert got.dtype == np.float32
         assert got.tobytes() == each.tobytes()
 
 
@@ -376,6 +375,17 @@ def test_every_bit_of_a_float_survives():
     lane, taker, transport = bulk()
     feed(lane, transport, on_wire((Slot(0), strange)))
     assert taker.vectors[0][1].tobytes() == strange.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float16])
+def test_vectors_of_two_bytes_a_number_arrive_whole_and_can_be_read_where_they_came_in(dtype):
+    odd = np.arange(7, dtype=dtype)
+    lane, taker, transport = bulk()
+    feed(lane, transport, on_wire((Slot(0), odd), (Slot(1), vector(1))))
+    (_, first), (_, second) = taker.vectors
+    assert taker.judged[0][2] == 14
+    assert first.view(dtype).tolist() == odd.tolist()
+    assert second.view(np.float32).tobytes() == vector(1).tobytes()
 
 
 def test_bytes_land_in_the_memory_of_the_vector_itself():

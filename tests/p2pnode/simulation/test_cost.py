@@ -3,6 +3,7 @@
 import pytest
 
 from p2pnode.simulation.cost import quiet
+from p2pnode.simulation.learner import LENGTH
 from p2pnode.simulation.network import Network
 from tests.scenarios import scenario, use_links
 
@@ -19,10 +20,10 @@ CASES = [
 ]
 
 
-def cost(recipe, nodes, seed=0):
+def cost(recipe, nodes, seed=0, **chosen):
     """(formula, messages and bytes of a run)"""
     f = 0 if recipe == "dsgd" else 1
-    plan = scenario(recipe, nodes=nodes, f=f, steps=3)
+    plan = scenario(recipe, nodes=nodes, f=f, steps=3, **chosen)
     network = Network(plan, seed)
     network.run()
     return quiet(plan, network.length), network.messages, network.bytes
@@ -35,6 +36,16 @@ def test_where_links_are_alike_a_run_costs_what_the_formula_says(monkeypatch, de
     formula, messages, sent = cost(recipe, nodes)
     assert messages == formula.messages
     assert sent == pytest.approx(formula.bytes, rel=0.001)
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+def test_of_two_bytes_a_number_half_the_bytes_of_vectors_go_over_the_links(monkeypatch, wire):
+    use_links(monkeypatch)
+    whole, half = cost("trimmed", 5), cost("trimmed", 5, options=(("wire", wire),))
+    assert half[1] == whole[1]
+    assert half[2] == pytest.approx(half[0].bytes, rel=0.001)
+    vectors = 3 * 5 * 4  # steps, ordered pairs
+    assert whole[2] - half[2] == whole[0].bytes - half[0].bytes == vectors * 2 * LENGTH
 
 
 @pytest.mark.parametrize("seed", range(3))

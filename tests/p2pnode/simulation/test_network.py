@@ -7,18 +7,22 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+import torch
 
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.learning.cohort import Cohort
 from p2pnode.learning.local import mix_gathered
+from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import Arrived, Connected, Finish, Received, Train, Trained
+from p2pnode.recipe import WIRES
 from p2pnode.simulation import network as simulated
 from p2pnode.simulation.checks import Violation
-from p2pnode.simulation.learner import Machine, School
+from p2pnode.simulation.learner import Chance, Machine, School
 from p2pnode.simulation.network import Bytes, Due, Network, Save
 from p2pnode.simulation.scenario import schooling
 from p2pnode.simulation.schedule import HEAL_AT
 from p2pnode.simulation.sweep import Sweep
+from p2pnode.storage.vectors import ARRAYS
 from protocols.effects import Broadcast, Hello, Proposal, Send, Stream
 from protocols.header import PeerId
 from tests.scenarios import network, ran, scenario, use_links, use_schedule
@@ -542,10 +546,10 @@ def supplying(monkeypatch, supply):
     """All that cohorts are asked for, batch by batch; they answer it if `supply`."""
     batches, answer = [], Cohort.supply
 
-    def asked(self, some):
+    def asked(self, some, at):
         batches.append([(trainer, step) for trainer, step in some])
         if supply:
-            answer(self, some)
+            answer(self, some, at)
 
     monkeypatch.setattr(Cohort, "supply", asked)
     return batches
@@ -573,10 +577,38 @@ def test_a_gradient_that_was_asked_for_before_a_jump_is_nobodys():
     assert len(left_behind.vectors) == len(left_behind.disk.outbox) == 0
 
 
-def test_training_goes_on_after_crashes_the_same_way_every_time():
+def test_a_stale_gradient_is_taken_at_what_was_announced_and_followed_from_what_was_agreed_on():
+    """By hand: two nodes that agree on the mean of both."""
+    stale = {"nodes": 2, "f": 0, "steps": 4, "train": DIGITS}
+    one, _ = ran("dsgd", **stale, options=(("staleness", 1),))
+    pair = [one.school.trainer(node) for node in range(2)]
+    for step in range(4):
+        said = [trainer.step(step).numpy() for trainer in pair]
+        agreed = torch.from_numpy(mix_gathered("mean", said, 0, 0, None, pytest.fail)[0])
+        for trainer, announced in zip(pair, said, strict=True):
+            trainer.adopt(agreed)
+            trainer.foresee(step + 1, torch.from_numpy(announced))
+    fresh, _ = ran("dsgd", **stale)
+    for trainer, model, other in zip(pair, one.models().values(), fresh.models().values(), strict=True):
+        largest = trainer.vector.abs().max()
+        assert (model - trainer.vector).abs().max() <= 1e-5 * largest
+        assert (other - trainer.vector).abs().max() >= 1e-3 * largest
+
+
+def test_stale_gradients_too_are_computed_together_and_each_is_asked_for_once(monkeypatch):
+    batches = supplying(monkeypatch, True)
+    ran("dsgd", nodes=5, f=0, steps=4, train=DIGITS, seed=3, options=(("staleness", 1),))
+    asked = [one for batch in batches for one in batch]
+    assert len(asked) == len(set(asked)) == 5 * 4
+    assert len(batches) <= 2 * 4
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_training_goes_on_after_crashes_the_same_way_every_time(staleness):
     for schedule, seed in (("crash", 1), ("power-cut", 2)):
+        chosen = {"sub_rounds": 1, "options": (("staleness", staleness),)}
         runs = [
-            ran("trimmed", ("alie",), schedule, nodes=5, steps=3, train=DIGITS, seed=seed, sub_rounds=1)[0]
+            ran("trimmed", ("alie",), schedule, nodes=5, steps=3, train=DIGITS, seed=seed, **chosen)[0]
             for _ in range(2)
         ]
         assert runs[0].finished == {0, 1, 2, 3}
@@ -591,6 +623,40 @@ def test_a_checkpoint_is_of_the_model_adopted_and_made_only_where_it_is_saved():
         one.run()
         states = {save.step: save.state is not None for save in saved if isinstance(save, Save)}
         assert states == {step: step % one._saving == 0 for step in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+def test_all_mix_what_was_announced_and_adopt_it_unrounded(monkeypatch, wire):
+    """One's own vector too: who mixed the one it rounded would mix another than its peers."""
+    mixed, adopted = [], []
+    dtype = WIRES[wire]
+    mix, adopt = Chance.mix, Chance.adopt
+    monkeypatch.setattr(
+        Chance, "mix", lambda one, *given: (mixed.append((given[0], given[2], given[3])), mix(one, *given))[1]
+    )
+    monkeypatch.setattr(Chance, "adopt", lambda one, step, model: (adopted.append(model), adopt(one, step, model)))
+    _, seen = ran("monna", seed=2, nodes=6, steps=3, options=(("wire", wire),))
+    said = {d.payload.vector.tobytes() for d in seen if isinstance(d.payload, Bytes)}
+    assert len(mixed) == len(adopted) == 18
+    for _, rows, own in mixed:
+        assert rows[own].dtype == ARRAYS[dtype]
+        assert {row.tobytes() for row in rows} <= said
+    exact = [model for model in adopted if np.array_equal(widen(narrow(model, dtype)), model)]
+    assert len(exact) < len(adopted) / 2
+    assert {
+        d.payload.message.signed.header.dtype
+        for d in seen
+        if isinstance(d.payload, Received) and isinstance(d.payload.message, Proposal)
+    } == {dtype}
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+@pytest.mark.parametrize("recipe", ["trimmed", "jungle-rb", "monna"])
+def test_liars_and_crashes_break_nothing_where_vectors_are_rounded(recipe, wire):
+    attacks = ("nan", "inf", "huge", "wrong-length", "equivocate", "stale", "alie", "forge")
+    for seed, attack in enumerate(attacks):
+        schedule = ("crash", "random")[seed % 2]
+        Network(scenario(recipe, (attack,), schedule, nodes=6, options=(("wire", wire),)), seed).run()
 
 
 def test_honest_models_are_told_as_they_are_adopted():

@@ -80,6 +80,6 @@ def test_further_choices_of_a_recipe_are_passed_on_and_said_again(monkeypatch):
         return choose(*choices, guarded=options["guarded"])
 
     monkeypatch.setattr("p2pnode.simulation.sweep.choose", choosing)
-    plan = scenario("trimmed", nodes=5, options=(("local_steps", 3),))
-    assert passed["local_steps"] == 3
-    assert "--recipe trimmed --local-steps 3" in plan.command(0)
+    plan = scenario("trimmed", nodes=5, options=(("local_steps", 3), ("wire", "float16"), ("staleness", 0)))
+    assert (passed["local_steps"], passed["wire"]) == (3, "float16")
+    assert "--recipe trimmed --local-steps 3 --wire float16 --staleness 0" in plan.command(0)

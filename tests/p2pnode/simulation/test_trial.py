@@ -148,14 +148,18 @@ async def _run(drivers):
         await asyncio.gather(*(driver.run() for driver in drivers))
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_simulated_nodes_learn_what_real_ones_learn_with_the_same_seed(tmp_path, monkeypatch, batched):
-    genesis, homes = found_network(tmp_path, 3, steps=4, recipe={"name": "dsgd"}, data_dir=None)
+@pytest.mark.parametrize(
+    ("batched", "options"),
+    [(True, {}), (False, {}), (False, {"wire": "bfloat16"}), (False, {"wire": "float16", "staleness": 1})],
+)
+def test_simulated_nodes_learn_what_real_ones_learn_with_the_same_seed(tmp_path, monkeypatch, batched, options):
+    genesis, homes = found_network(tmp_path, 3, steps=4, recipe={"name": "dsgd", **options}, data_dir=None)
     asyncio.run(_run([Driver(home, LogBook()) for home in homes]))
     training = genesis.training
     if not batched:
         monkeypatch.setattr("p2pnode.learning.cohort.BATCHED_PARAMETERS_MAX", 0)
-    trial = Trial("digits", "dsgd", 3, 0, 0, steps=4, seed=genesis.seed, local_batch=16, momentum=0.9, lr=0.5)
+    given = {"local_batch": 16, "momentum": 0.9, "lr": 0.5, "options": options}
+    trial = Trial("digits", "dsgd", 3, 0, 0, steps=4, seed=genesis.seed, **given)
     assert trial.sweep().train == training
     network = Network(trial.sweep().scenario(genesis.seed), genesis.seed, machine=Machine(workers=2))
     network.run()

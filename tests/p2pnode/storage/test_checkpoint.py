@@ -145,6 +145,14 @@ def vector(value):
     return np.full(5, value, np.float32)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float16])
+def test_what_was_said_in_two_bytes_a_number_is_kept_bit_for_bit(tmp_path, dtype):
+    said = np.arange(2**16, dtype=np.uint16).view(dtype)  # each kind of NaN among them
+    Outbox(tmp_path, NETWORK).put(Slot(1), said)
+    kept = Outbox(tmp_path, NETWORK).get(Slot(1))
+    assert (kept.dtype, kept.tobytes()) == (said.dtype, said.tobytes())
+
+
 def test_the_outbox_keeps_two_steps_with_every_slot(tmp_path):
     outbox = Outbox(tmp_path / "outbox", NETWORK)
     slots = [Slot(9), Slot(9, 0, 2), Slot(9, 0, 10), Slot(9, 2), Slot(10), Slot(10, 1), Slot(11), Slot(100)]

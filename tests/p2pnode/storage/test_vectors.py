@@ -1,13 +1,14 @@
 """The door for vectors: in comes what a header announced, from who may send it, at the model's length; no more."""
 
+import tracemalloc
 import warnings
 
 import blake3
 import numpy as np
 import pytest
 
-from p2pnode.storage.vectors import Vectors, Verdict, digest_of
-from protocols.header import FLOAT32, Header, Slot
+from p2pnode.storage.vectors import Vectors, Verdict, digest_of, is_finite
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, Slot
 
 LENGTH = 8
 NBYTES = 4 * LENGTH
@@ -145,6 +146,59 @@ def test_a_vector_with_one_number_that_is_none_is_refused(vectors, bad, position
             assert not vectors.take(D, vector)
         assert vectors.get(D) is None
         assert not vectors.expect(header())  # announced again, it is asked for again
+
+
+@pytest.mark.parametrize(("array", "infinity"), [(np.uint16, 0x7F80), (np.float16, 0x7C00)])
+def test_of_all_numbers_of_two_bytes_those_that_are_none_are_known(array, infinity):
+    largest = infinity - 1
+    for rest in (0, largest, 0x8000 | largest):
+        vector = np.full(3, rest, np.uint16)
+        for bits in range(0, 2**16, 1 if rest == 0 else 127):
+            vector[1] = bits
+            assert is_finite(vector.view(array)) == (bits & 0x7FFF < infinity), hex(bits)
+
+
+def test_a_look_at_a_vector_takes_no_memory():
+    for array in (np.float32, np.uint16, np.float16):
+        vector = np.zeros(1_000_000, array)
+        tracemalloc.start()
+        try:
+            assert is_finite(vector)
+            assert tracemalloc.get_traced_memory()[1] < 100_000
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("dtype", "array"), [(BFLOAT16, np.uint16), (FLOAT16, np.float16)])
+def test_of_two_bytes_a_number_half_as_many_bytes_are_let_in_and_kept_as_they_came(dtype, array):
+    vectors = Vectors(LENGTH, dtype)
+    move(vectors, NOW, NEXT)
+    said = np.full(LENGTH, 3, array)
+    vectors.expect(Header(b"n" * 32, ORIGIN, NOW, dtype, LENGTH, digest_of(said)))
+    assert vectors.judge(ORIGIN, NOW, digest_of(said), NBYTES) is Verdict.REFUSE
+    assert vectors.judge(ORIGIN, NOW, digest_of(said), NBYTES // 2) is Verdict.TAKE
+    assert vectors.take(digest_of(said), said)
+    assert vectors.get(digest_of(said)) is said
+    for other in (numbers(), np.zeros(LENGTH, np.int16), np.zeros(LENGTH - 1, array)):
+        assert not vectors.fits(other)
+        with pytest.raises(AssertionError):
+            vectors.put(NOW, D, other)
+
+
+def test_no_peer_finds_what_is_announced_nowhere(vectors):
+    """It need not be of the network's dtype: a liar that guessed its digest could have it echoed, and sent."""
+    vectors.put_outcome(NEXT, D, numbers())
+    assert vectors.outcome(D).tolist() == numbers().tolist()
+    assert vectors.get(D) is None
+    assert vectors.judge(ORIGIN, NOW, D, NBYTES) is Verdict.WAIT
+    assert not vectors.expect(header())
+    assert len(vectors) == 1
+    vectors.window(NEXT, OLD, LATER)
+    assert vectors.outcome(D) is not None
+    vectors.window(LATER, OLD, LATER)
+    assert vectors.outcome(D) is None, "who adopted it has it, and nobody else may ask for it"
+    with pytest.raises(AssertionError):
+        vectors.put_outcome(NOW, D, np.zeros(LENGTH, np.float16))
 
 
 def test_huge_finite_numbers_are_numbers():
