@@ -143,6 +143,9 @@ def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str]
     if metadata.get("network") != network:
         unusable(path, "it is another network's")
         return {}, {}
+    if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+        unusable(path, "it holds other numbers than float32")
+        return {}, {}
     return metadata, tensors
 
 
