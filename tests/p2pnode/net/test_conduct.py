@@ -4,7 +4,7 @@ import math
 
 import blake3
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -150,6 +150,7 @@ def test_what_nobody_writes_is_not_taken_even_under_a_right_checksum(told):
 
 
 @given(now=st.floats(0, 1e9), later=st.floats(0, 10))
+@example(now=452402.3152921686, later=0.0)  # of which (now + day) - now is more than a day
 def test_the_longest_ban_comes_back_whenever_it_is_written(now, later):
     """Whatever is lost in the last digit of a time."""
     one = conduct(ban_s=BAN_MAX_S)
