@@ -25,6 +25,7 @@ import torch
 from p2pnode.admin import AdminServer
 from p2pnode.codec import Finished, Want, WireMessage, decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
+from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
@@ -59,7 +60,6 @@ from p2pnode.node import (
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
-from p2pnode.storage.journal import make_folder, replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream

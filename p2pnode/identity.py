@@ -23,6 +23,7 @@ from nacl.bindings import crypto_sign_BYTES
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from p2pnode.durable import replace_file, write_all
 from p2pnode.errors import ConfigError
 from protocols.header import PeerId, Signature, Verify
 
@@ -66,17 +67,16 @@ class Identity:
         return cls(key)
 
     def save(self, path: Path) -> None:
-        """Write the key file with mode 0600.
+        """Write the key file durably.
 
         Raises:
             ConfigError: if the file exists; a key is never overwritten.
+            DiskError: if the disk refuses.
         """
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise ConfigError(f"key {path}: exists; move it away first, a key is never overwritten") from error
-        with os.fdopen(fd, "wb") as file:
-            file.write(self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        if os.path.lexists(path):
+            raise ConfigError(f"key {path}: exists; move it away first, a key is never overwritten")
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        replace_file(path, lambda fd: write_all(fd, pem))
 
     @property
     def public_key(self) -> bytes:

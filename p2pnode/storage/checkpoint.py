@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, asking_disk
-from p2pnode.storage.journal import make_folder, replace_file, write_all
 from protocols.header import Slot
 
 Vector = NDArray[np.float32]

@@ -2,9 +2,11 @@
 
 import base64
 import datetime
+import os
 import ssl
 import stat
 import warnings
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pnode.errors import ConfigError
+from p2pnode.errors import ConfigError, DiskError
 from p2pnode.identity import Ahead, Identity, KeyRing, certificate_der, certified_key
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
@@ -79,6 +81,28 @@ def test_a_key_is_never_overwritten_nor_written_through_a_link(tmp_path):
             Identity.generate().save(taken)
     assert path.read_bytes() == before
     assert not (tmp_path / "elsewhere.pem").exists()
+
+
+def test_a_key_is_durable_when_it_is_made_and_there_is_none_of_which_that_is_not_known(tmp_path, monkeypatch):
+    synced = []
+    for refuses in (True, False):
+
+        def fsync(fd, real=os.fsync, refuses=refuses):
+            synced.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+            if refuses:
+                raise OSError("no power")
+            real(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            if refuses:
+                with pytest.raises(DiskError, match="no power"):
+                    IDENTITY.save(tmp_path / "key.pem")
+                assert not (tmp_path / "key.pem").exists()
+            else:
+                IDENTITY.save(tmp_path / "key.pem")
+    assert synced == ["key.pem.new", "key.pem.new", tmp_path.name]
+    assert Identity.load(tmp_path / "key.pem").public_key == IDENTITY.public_key
 
 
 def pem_of(key, encryption):
