@@ -15,6 +15,7 @@ from rich.console import Console
 from p2pnode.aggregation import RULES
 from p2pnode.byzantine import ATTACKS, check_attacks
 from p2pnode.codec import decode_evidence
+from p2pnode.durable import sync_folder
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
@@ -23,6 +24,7 @@ from p2pnode.init import Place, found
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
+from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.storage.signer import DurableSigner
@@ -73,6 +75,12 @@ LrDecayEvery = Annotated[
 Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; default: none.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"Read the passphrase of the key from this file; default: {VARIABLE}, or it is typed.", show_default=False
+    ),
+]
 HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show_default=False)]
 
 _began = time.time()
@@ -372,16 +380,20 @@ def list_choices(
 def keygen(
     home: HomeFolder,
     name: Annotated[str, typer.Option(help="The member's name, for its certificate.")] = "node",
+    seal: Annotated[bool, typer.Option("--seal", help="Seal the key by a passphrase; it never lies in clear.")] = False,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and its certificate in a home folder; prints the public key for the genesis."""
     paths = Home(home)
+    passphrase = asking(passphrase_file, new=True)() if seal else None
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         identity = Identity.generate()
-        identity.save(paths.key)
+        identity.save(paths.key, passphrase)
         DurableSigner.begin(identity, paths.journal)
         paths.certificate.write_text(identity.certificate(name))
+        sync_folder(home.absolute().parent)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
     if as_json:
@@ -392,6 +404,27 @@ def keygen(
         _out.print(
             f"public key   {identity.public_key.hex()}\ncertificate  {paths.certificate}\nkey          {paths.key}"
         )
+
+
+@app.command()
+def seal(home: HomeFolder, passphrase_file: PassphraseFile = None) -> None:
+    """Seal the key of a home by a passphrase, for which `run` then asks. Whoever copies the home cannot use it."""
+
+    def sealed_already() -> bytes:
+        raise ConfigError("it is sealed already. Remedy: `p2pnode unseal` it first, to choose another passphrase")
+
+    path = Home(home).key
+    identity = Identity.load(path, sealed_already)
+    identity.resave(path, asking(passphrase_file, new=True)())
+    _out.print(f"sealed  {path}\nnext    p2pnode run {home}, which asks for the passphrase", soft_wrap=True)
+
+
+@app.command()
+def unseal(home: HomeFolder, passphrase_file: PassphraseFile = None) -> None:
+    """Put the key of a home in clear again: whoever reads the file has the key."""
+    path = Home(home).key
+    Identity.load(path, asking(passphrase_file)).resave(path)
+    _out.print(f"in clear  {path}", soft_wrap=True)
 
 
 @app.command()
@@ -444,6 +477,7 @@ def init(
 def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order."""
@@ -451,7 +485,8 @@ def run_home(
     check_attacks(attacks)
     from p2pnode.process import run_node
 
-    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people"))
+    ask = asking(passphrase_file)
+    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people", ask=ask))
 
 
 @app.command()

@@ -29,7 +29,7 @@ from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis, Member
 from p2pnode.home import Home
-from p2pnode.identity import Ahead, Identity, KeyRing
+from p2pnode.identity import Ahead, Ask, Identity, KeyRing, unasked
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
@@ -149,6 +149,7 @@ class Driver:
         log: takes what happens.
         tamper: makes a Byzantine peer of the honest node; None leaves it honest.
         prepare: what to train on in place of the task of the genesis; None leaves it that task.
+        ask: gives the passphrase, if the key is sealed.
 
     Raises:
         ConfigError: if anything in the home is wrong or missing.
@@ -156,13 +157,20 @@ class Driver:
         DiskError: if the disk refuses what must be written.
     """
 
-    def __init__(self, home: Home, log: Log, tamper: Tamper | None = None, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        log: Log,
+        tamper: Tamper | None = None,
+        prepare: Prepare | None = None,
+        ask: Ask = unasked,
+    ) -> None:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
         self.me = _member_index(self.genesis, self.config.name, home)
         self._log = log
-        identity = _load_identity(self.genesis.members[self.me], home)
+        identity = _load_identity(self.genesis.members[self.me], home, ask)
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
@@ -194,7 +202,7 @@ class Driver:
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
         self._conduct = self._recall_conduct()
         self._conduct_kept = True
-        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
+        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity)
         self._admin = AdminServer(self.config.admin, self.status)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -799,8 +807,8 @@ def _named(vector: Vector) -> tuple[Digest, Vector]:
     return digest_of(vector), vector
 
 
-def _load_identity(member: Member, home: Home) -> Identity:
-    identity = Identity.load(home.key)
+def _load_identity(member: Member, home: Home, ask: Ask) -> Identity:
+    identity = Identity.load(home.key, ask)
     if identity.public_key.hex() != member.public_key:
         raise ConfigError(f"{home.key}: not the key of {member.name} in {home.genesis}; copy the right one")
     if not home.certificate.exists() or home.certificate.read_text() != member.certificate:

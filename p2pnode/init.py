@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.config import NodeConfig
+from p2pnode.durable import sync_folder
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
@@ -85,6 +86,7 @@ def _make_home(home: Home, genesis: Genesis, identity: Identity, certificate: st
     home.certificate.write_text(certificate)
     genesis.save(home.genesis)
     home.config.write_text(config, encoding="utf-8")
+    sync_folder(home.path.parent)
 
 
 def _config(place: Place) -> str:

@@ -11,12 +11,19 @@ from p2pnode.config import NodeConfig
 from p2pnode.driver import Driver, Prepare, Tamper
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
+from p2pnode.identity import Ask, unasked
 from p2pnode.observe.log import Console, Log, open_log
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 
 
-def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (), console: Console = "none") -> int:
+def run_node(
+    home: Home,
+    attacks: Sequence[str] = (),
+    liars: Collection[str] = (),
+    console: Console = "none",
+    ask: Ask = unasked,
+) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
     Args:
@@ -24,6 +31,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
         attacks: makes a Byzantine peer of it, for tests; none leaves it honest.
         liars: names of the members that lie with it.
         console: what to show on the terminal.
+        ask: gives the passphrase, if the key is sealed.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
@@ -33,7 +41,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
     with home.occupied():
         log = open_log(home.log, name, console)
         try:
-            driver = Driver(home, log, *_lies(home, attacks, liars, log))
+            driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask)
         except ConfigError as error:
             log.error("refused", reason=str(error))  # noqa: TRY400  told to the user without a traceback
             raise
@@ -58,7 +66,9 @@ async def _run(driver: Driver, log: Log) -> int:
     return EXIT_GOOD
 
 
-def _lies(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) -> tuple[Tamper | None, Prepare | None]:
+def _lies(
+    home: Home, attacks: Sequence[str], liars: Collection[str], log: Log, ask: Ask = unasked
+) -> tuple[Tamper | None, Prepare | None]:
     """What makes a liar of the node, and of what it trains on."""
     if not attacks:
         return None, None
@@ -66,4 +76,4 @@ def _lies(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) 
     from p2pnode.byzantine.labels import poisoned
 
     log.warning("this node is Byzantine", attacks=",".join(attacks))
-    return liar(home, attacks, liars), partial(poisoned, attacks=attacks)
+    return liar(home, attacks, liars, ask), partial(poisoned, attacks=attacks)

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from unittest.mock import patch
 
 import blake3
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from p2pnode import identity
 from p2pnode.codec import (
     EVIDENCE_MAGIC,
     MESSAGE_BYTES_MAX,
@@ -45,6 +47,10 @@ from tests.p2pnode.test_genesis import CHARTER
 
 NETWORK = b"n" * 32
 IDENTITY = Identity.of_seed(b"the key that fuzzing signs with.")
+PASSPHRASE = b"secret"
+CHEAP_SEALS = patch.multiple(
+    identity, SEAL_PASSES=1, SEAL_MEMORY_BYTES=8192, SEAL_PASSES_MAX=1, SEAL_MEMORY_BYTES_MAX=9000
+)
 PLENTY = Allowance(1e12, 1e15, 1e12)
 
 _MEMORY = Path("/dev/shm")
@@ -361,13 +367,15 @@ def _certificate(data: bytes) -> bool:
 
 
 def key(data: bytes) -> bool:
-    """A key, or a ConfigError; as text, and as the bytes that the text stands for."""
-    return any([_key(data), _key(_armoured(data, "PRIVATE KEY"))])
+    """A key, or a ConfigError; as text, as the bytes that the text stands for, and as what is sealed under a right
+    checksum."""
+    return any([_key(each) for each in (data, _armoured(data, "PRIVATE KEY"), identity._armoured(data))])  # noqa: C419
 
 
 def _key(data: bytes) -> bool:
     try:
-        read = Identity.load(_file(data))
+        with CHEAP_SEALS:
+            read = Identity.load(_file(data), lambda: PASSPHRASE)
     except ConfigError as error:
         return _helps(error)
     assert len(read.sign(b"statement")) == 64
@@ -454,7 +462,9 @@ def _keys() -> list[bytes]:
     path = Path(_FOLDER.name) / "sample"
     path.unlink(missing_ok=True)
     IDENTITY.save(path)
-    return [path.read_bytes(), _bare(path.read_bytes())]
+    with CHEAP_SEALS:
+        sealed = identity._sealed(_bare(IDENTITY.pem())[-32:], PASSPHRASE)
+    return [path.read_bytes(), _bare(path.read_bytes()), sealed, _bare(sealed)[:-16]]
 
 
 def _certificates() -> list[bytes]:
