@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pnode.codec import MESSAGE_BYTES_MAX, encode
-from tests.fuzz.targets import TARGETS, message
-from tests.p2pnode.test_codec import ONE_OF_EACH
+from p2pnode.codec import EVIDENCE_MAGIC, MESSAGE_BYTES_MAX, encode, encode_evidence
+from tests.fuzz.targets import TARGETS, evidence, message
+from tests.p2pnode.test_codec import EVIDENCE, ONE_OF_EACH
 
 CORPUS = Path(__file__).parent / "corpus"
 KEPT = sorted(CORPUS.glob("*/*"))
@@ -119,10 +119,8 @@ def spelt(value, draw):
     return draw(None, [head for head in heads if head]) + inner
 
 
-@fuzz
-@given(st.sampled_from(ONE_OF_EACH), st.randoms(use_true_random=False), st.sampled_from([0.02, 0.2, 1.0]))
-def test_a_message_spelt_otherwise_in_any_of_its_fields_is_refused(each, rng, share):
-    canonical = encode(each)
+def otherwise(canonical, rng, share):
+    """These bytes, with this share of their fields spelt in any of the ways that there are."""
 
     def draw(value, spellings):
         shortest = [msgpack.packb(value)] if value is not None else spellings[:1]
@@ -130,7 +128,25 @@ def test_a_message_spelt_otherwise_in_any_of_its_fields_is_refused(each, rng, sh
 
     data = spelt(msgpack.unpackb(canonical, use_list=False), draw)
     assert msgpack.unpackb(data, use_list=False) == msgpack.unpackb(canonical, use_list=False)
-    assert message(data) == (data == canonical)
+    return data
+
+
+SHARES = st.sampled_from([0.02, 0.2, 1.0])
+
+
+@fuzz
+@given(st.sampled_from(ONE_OF_EACH), st.randoms(use_true_random=False), SHARES)
+def test_a_message_spelt_otherwise_in_any_of_its_fields_is_refused(each, rng, share):
+    data = otherwise(encode(each), rng, share)
+    assert message(data) == (data == encode(each))
+
+
+@fuzz
+@given(st.randoms(use_true_random=False), SHARES)
+def test_evidence_spelt_otherwise_in_any_of_its_fields_is_refused(rng, share):
+    canonical = encode_evidence(EVIDENCE).removeprefix(EVIDENCE_MAGIC)
+    data = otherwise(canonical, rng, share)
+    assert evidence(data) == (data == canonical)
 
 
 @pytest.mark.parametrize(
