@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.config import NodeConfig
+from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.net.conduct import Conduct
 from p2pnode.observe.log import Log
-from p2pnode.storage.journal import make_folder, replace_file, write_all
 from protocols.faults import Equivocation, Fault
 from protocols.header import PeerId, Verify
 

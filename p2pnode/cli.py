@@ -21,11 +21,12 @@ from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import KeyRing
+from p2pnode.identity import Identity, KeyRing
 from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
+from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 
@@ -91,6 +92,12 @@ Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; de
 Vectors = Annotated[str, typer.Option(help="How vectors travel: tls, or plain where nobody else can listen.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"Read the passphrase of the key from this file; default: {VARIABLE}, or it is typed.", show_default=False
+    ),
+]
 HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show_default=False)]
 
 _began = time.time()
@@ -423,6 +430,8 @@ def keygen(
         str | None, typer.Option(help="HOST:PORT to listen on; default: the address's port, on every interface.")
     ] = None,
     data_dir: DataDir = None,
+    seal: Annotated[bool, typer.Option("--seal", help="Seal the key by a passphrase; it never lies in clear.")] = False,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a home for one node, and its join card: name, public key, certificate and address, for `genesis new`.
@@ -432,7 +441,8 @@ def keygen(
       p2pnode keygen a --name a --address 10.0.0.1:7000
     """
     place = _place(f"{name}={address}", {"data_dir": None if data_dir is None else str(data_dir.resolve())})
-    card = equip(Home(home), name, address, place.settings, listen or place.listen or address)
+    passphrase = asking(passphrase_file, new=True)() if seal else None
+    card = equip(Home(home), name, address, place.settings, listen or place.listen or address, passphrase)
     if as_json:
         print(json.dumps({**card.model_dump(), "card": str(Home(home).card)}))
     else:
@@ -513,6 +523,27 @@ def _tell_charter(genesis: Genesis, file: Path, *, as_json: bool) -> None:
 
 
 @app.command()
+def seal(home: HomeFolder, passphrase_file: PassphraseFile = None) -> None:
+    """Seal the key of a home by a passphrase, for which `run` then asks. Whoever copies the home cannot use it."""
+
+    def sealed_already() -> bytes:
+        raise ConfigError("it is sealed already. Remedy: `p2pnode unseal` it first, to choose another passphrase")
+
+    path = Home(home).key
+    identity = Identity.load(path, sealed_already)
+    identity.resave(path, asking(passphrase_file, new=True)())
+    _out.print(f"sealed  {path}\nnext    p2pnode run {home}, which asks for the passphrase", soft_wrap=True)
+
+
+@app.command()
+def unseal(home: HomeFolder, passphrase_file: PassphraseFile = None) -> None:
+    """Put the key of a home in clear again: whoever reads the file has the key."""
+    path = Home(home).key
+    Identity.load(path, asking(passphrase_file)).resave(path)
+    _out.print(f"in clear  {path}", soft_wrap=True)
+
+
+@app.command()
 def init(
     out: Annotated[Path, typer.Argument(help="Folder for the genesis and the homes.", show_default=False)],
     address: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a member, once for each.", show_default=False)],
@@ -567,6 +598,7 @@ def init(
 def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order."""
@@ -574,13 +606,15 @@ def run_home(
     check_attacks(attacks)
     from p2pnode.process import run_node
 
-    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people"))
+    ask = asking(passphrase_file)
+    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people", ask=ask))
 
 
 @app.command()
 def doctor(
     home: HomeFolder,
     patience: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a peer.")] = 3.0,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Examine a home before its node runs: files, keys, genesis, ports, disk, device, peers. Exit code 1 if it will not
@@ -592,7 +626,7 @@ def doctor(
     """
     from p2pnode.doctor import examine
 
-    findings = examine(Home(home), patience)
+    findings = examine(Home(home), patience, asking(passphrase_file))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -15,7 +15,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Identity
+from p2pnode.identity import Ask, Identity, unasked
 from p2pnode.learning.task import build
 from p2pnode.learning.trainer import resolve_device
 from p2pnode.membership import occupant
@@ -57,14 +57,15 @@ class Finding:
     told: str
 
 
-def examine(home: Home, patience_s: float) -> list[Finding]:
+def examine(home: Home, patience_s: float, ask: Ask = unasked) -> list[Finding]:
     """All findings, in the order in which they stop a node. Changes nothing in the home.
 
     Args:
         home: the node's files; the node may be running.
         patience_s: how long to wait for each peer; all are asked at once.
+        ask: gives the passphrase, if the key is sealed.
     """
-    examination = _Examination(home, patience_s)
+    examination = _Examination(home, patience_s, ask)
     examination.run()
     return examination.findings
 
@@ -72,10 +73,11 @@ def examine(home: Home, patience_s: float) -> list[Finding]:
 class _Examination:
     """Checks one thing after another; what depends on something that is wrong is left out."""
 
-    def __init__(self, home: Home, patience_s: float) -> None:
+    def __init__(self, home: Home, patience_s: float, ask: Ask) -> None:
         self.findings: list[Finding] = []
         self._home = home
         self._patience_s = patience_s
+        self._passphrase = ask
         self._runs = False
 
     def run(self) -> None:
@@ -83,7 +85,9 @@ class _Examination:
             return
         home = self._home
         identity = self._ask(
-            "key", lambda: Identity.load(home.key), lambda key: f"Ed25519, {key.public_key.hex()[:16]}…"
+            "key",
+            lambda: Identity.load(home.key, self._passphrase),
+            lambda key: f"Ed25519, {key.public_key.hex()[:16]}…",
         )
         if identity is not None:
             self._look_at_key_file()
@@ -97,7 +101,9 @@ class _Examination:
         if identity is None or config is None or genesis is None:
             return
         found = self._ask(
-            "member", lambda: occupant(home, genesis, config.name), lambda one: f"number {one[0]} of the genesis"
+            "member",
+            lambda: occupant(home, genesis, config.name, self._passphrase),
+            lambda one: f"number {one[0]} of the genesis",
         )
         self._look_at_checkpoint(genesis)
         dimension = self._ask("task", lambda: _dimension(genesis, config), lambda d: f"{d:,} parameters")
@@ -105,7 +111,7 @@ class _Examination:
             self._look_at_room(4 * dimension, len(genesis.members))
         self._look_at_descriptors(len(genesis.members))
         if found is not None:
-            self._look_at_peers(genesis, found[0])
+            self._look_at_peers(genesis, *found)
 
     def _ask(self, check: str, act: Callable[[], Known], told: Callable[[Known], str]) -> Known | None:
         """What `act` comes to, or None and a finding of what is wrong."""
@@ -187,9 +193,9 @@ class _Examination:
             told = f"{allowed} files may be open, {needed} are needed. Remedy: ulimit -n {needed}"
             self._find("limits", "bad", told)
 
-    def _look_at_peers(self, genesis: Genesis, me: PeerId) -> None:
+    def _look_at_peers(self, genesis: Genesis, me: PeerId, identity: Identity) -> None:
         others = [PeerId(peer) for peer in range(len(genesis.members)) if peer != me]
-        answers = reach(self._home, genesis, others, self._patience_s)
+        answers = reach(self._home, genesis, identity, others, self._patience_s)
         for peer, answer in zip(others, answers, strict=True):
             self.findings.append(_judge(genesis, peer, answer))
         reached = sum(answer.member is not None for answer in answers)

@@ -26,10 +26,11 @@ from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
 from p2pnode.codec import Finished, Want, WireMessage
 from p2pnode.config import NodeConfig
+from p2pnode.durable import replace_file, write_all
 from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Ahead, KeyRing
+from p2pnode.identity import Ahead, Ask, KeyRing, unasked
 from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
 from p2pnode.learning.task import Task, build
 from p2pnode.learning.trainer import Evaluation, Trainer
@@ -63,7 +64,6 @@ from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
 from p2pnode.punctuality import Late
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
-from p2pnode.storage.journal import replace_file, write_all
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Announced, Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
@@ -159,6 +159,7 @@ class Driver:
         log: takes what happens.
         tamper: makes a Byzantine peer of the honest node; None leaves it honest.
         prepare: what to train on in place of the task of the genesis; None leaves it that task.
+        ask: gives the passphrase, if the key is sealed.
 
     Raises:
         ConfigError: if anything in the home is wrong or missing.
@@ -166,11 +167,18 @@ class Driver:
         DiskError: if the disk refuses what must be written.
     """
 
-    def __init__(self, home: Home, log: Log, tamper: Tamper | None = None, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        log: Log,
+        tamper: Tamper | None = None,
+        prepare: Prepare | None = None,
+        ask: Ask = unasked,
+    ) -> None:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
         self.config = NodeConfig.load(home.config)
-        self.me, identity = occupant(home, self.genesis, self.config.name)
+        self.me, identity = occupant(home, self.genesis, self.config.name, ask)
         self._log = log
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
@@ -203,7 +211,7 @@ class Driver:
         self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
         self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._accusations.proofs)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
-        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log)
+        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity)
         self._admin = AdminServer(self.config.admin, self.status, self.unready)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")

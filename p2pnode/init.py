@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.config import NodeConfig
+from p2pnode.durable import sync_folder
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis, Member, read_json
 from p2pnode.home import Home
@@ -33,7 +34,9 @@ class Place:
     listen: str | None = None
 
 
-def equip(home: Home, name: str, address: str, settings: Mapping[str, Any], listen: str) -> Member:
+def equip(
+    home: Home, name: str, address: str, settings: Mapping[str, Any], listen: str, passphrase: bytes | None = None
+) -> Member:
     """Make key, certificate, journal and settings of a member that is to join a network; its card, for the genesis.
 
     Args:
@@ -42,6 +45,7 @@ def equip(home: Home, name: str, address: str, settings: Mapping[str, Any], list
         address: host:port under which the others reach it.
         settings: more of its `node.toml`.
         listen: host:port that it listens on.
+        passphrase: seals the key; None leaves it in clear.
 
     Raises:
         ConfigError: if a value is wrong, the home has a key already, or it cannot be written.
@@ -57,7 +61,7 @@ def equip(home: Home, name: str, address: str, settings: Mapping[str, Any], list
     config = _config(Place(name, address, settings, listen))
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _furnish(home, identity, card.certificate, config)
+        _furnish(home, identity, card.certificate, config, passphrase)
         home.card.write_text(card.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
@@ -129,12 +133,13 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> G
     return genesis
 
 
-def _furnish(home: Home, identity: Identity, certificate: str, config: str) -> None:
+def _furnish(home: Home, identity: Identity, certificate: str, config: str, passphrase: bytes | None = None) -> None:
     """What a node has of its own."""
-    identity.save(home.key)
+    identity.save(home.key, passphrase)
     DurableSigner.begin(identity, home.journal)
     home.certificate.write_text(certificate)
     home.config.write_text(config, encoding="utf-8")
+    sync_folder(home.path.absolute().parent)
 
 
 def _config(place: Place) -> str:

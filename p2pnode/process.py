@@ -18,6 +18,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.driver import Driver, Prepare, Tamper
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
+from p2pnode.identity import Ask, unasked
 from p2pnode.observe.log import Console, Log, open_log
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
@@ -25,7 +26,13 @@ EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (), console: Console = "none") -> int:
+def run_node(
+    home: Home,
+    attacks: Sequence[str] = (),
+    liars: Collection[str] = (),
+    console: Console = "none",
+    ask: Ask = unasked,
+) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
     Args:
@@ -33,6 +40,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
         attacks: makes a Byzantine peer of it, for tests; none leaves it honest.
         liars: names of the members that lie with it.
         console: what to show on the terminal.
+        ask: gives the passphrase, if the key is sealed.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
@@ -42,7 +50,7 @@ def run_node(home: Home, attacks: Sequence[str] = (), liars: Collection[str] = (
     with home.occupied(), _told_to_stop() as told:
         log = open_log(home.log, name, console)
         try:
-            driver = Driver(home, log, *_lies(home, attacks, liars, log))
+            driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask)
         except ConfigError as error:
             log.error("refused", reason=str(error))  # noqa: TRY400  told to the user without a traceback
             raise
@@ -91,7 +99,9 @@ async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
     return EXIT_GOOD
 
 
-def _lies(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) -> tuple[Tamper | None, Prepare | None]:
+def _lies(
+    home: Home, attacks: Sequence[str], liars: Collection[str], log: Log, ask: Ask = unasked
+) -> tuple[Tamper | None, Prepare | None]:
     """What makes a liar of the node, and of what it trains on."""
     if not attacks:
         return None, None
@@ -99,4 +109,4 @@ def _lies(home: Home, attacks: Sequence[str], liars: Collection[str], log: Log) 
     from p2pnode.byzantine.labels import poisoned
 
     log.warning("this node is Byzantine", attacks=",".join(attacks))
-    return liar(home, attacks, liars), partial(poisoned, attacks=attacks)
+    return liar(home, attacks, liars, ask), partial(poisoned, attacks=attacks)

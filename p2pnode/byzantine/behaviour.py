@@ -24,7 +24,7 @@ from p2pnode.byzantine.schemes import Scheme, scheme_of
 from p2pnode.byzantine.vectors import Situation, reflection
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
-from p2pnode.identity import Identity
+from p2pnode.identity import Ask, Identity, unasked
 from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import Adopt, Connected, Event, Node, NodeEffect, Received, Release, Train, Trained
 from p2pnode.recipe import BROADCASTS
@@ -413,7 +413,9 @@ class Liar:
         return out
 
 
-def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable[[Node, Vectors, Genesis], Liar]:
+def liar(
+    home: Home, attacks: Sequence[str], names: Collection[str], ask: Ask = unasked
+) -> Callable[[Node, Vectors, Genesis], Liar]:
     """What makes a liar of the node of this home.
 
     Args:
@@ -421,6 +423,7 @@ def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable
         attacks: names of `ATTACKS` or of plug-ins, each with its parameter if it has one, performed together; several
             about vectors take turns by step.
         names: the members that lie together.
+        ask: gives the passphrase, if the key is sealed.
 
     Raises:
         ConfigError: if there is no such attack.
@@ -429,7 +432,7 @@ def liar(home: Home, attacks: Sequence[str], names: Collection[str]) -> Callable
 
     def tamper(node: Node, vectors: Vectors, genesis: Genesis) -> Liar:
         liars = [PeerId(index) for index, member in enumerate(genesis.members) if member.name in names]
-        return Liar(node, vectors, Identity.load(home.key).sign, attacks, liars, genesis.seed)
+        return Liar(node, vectors, Identity.load(home.key, ask).sign, attacks, liars, genesis.seed)
 
     return tamper
 

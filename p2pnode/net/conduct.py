@@ -131,14 +131,23 @@ class Conduct:
         body = data[len(_MAGIC) + _CHECKSUM_BYTES :]
         if data != _MAGIC + blake3.blake3(body).digest() + body:
             return False
-        told = json.loads(body)
-        if told["network"] != network.hex():
+        try:
+            told = json.loads(body)
+            at, peers = float(told["at"]), {PeerId(int(peer)): record for peer, record in told["peers"].items()}
+            sound = all(self._possible(peer, *record) for peer, record in peers.items()) and math.isfinite(at)
+            if told["network"] != network.hex() or not sound:
+                return False
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
             return False
-        gone = max(0.0, wall - told["at"])
-        for peer, (score, bans, left) in told["peers"].items():
-            until = now + left - gone
-            self._records[PeerId(int(peer))] = _Record(score * self._left_of(gone), now, bans, until)
+        gone = max(0.0, wall - at)
+        for peer, (score, bans, left) in peers.items():
+            self._records[peer] = _Record(score * self._left_of(gone), now, bans, now + min(left, BAN_MAX_S) - gone)
         return True
+
+    def _possible(self, peer: PeerId, score: float, bans: int, left: float) -> bool:
+        """Whether this may have been written of a member."""
+        member = 0 <= peer < self._members and 0 <= score <= THRESHOLD and 0 <= left < math.inf
+        return member and type(bans) is int and bans >= 0
 
     def _decayed(self, record: _Record, now: float) -> float:
         return record.score * self._left_of(now - record.at)

@@ -28,6 +28,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
+from p2pnode.identity import Identity
 from p2pnode.net.budget import Budget, allowance
 from p2pnode.net.lane import BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
@@ -153,6 +154,7 @@ class Mesh:
         home, genesis, config: its files and settings.
         delegate: takes what the links bring.
         log: says who was refused, and why.
+        identity: its key; None: as the home holds it, in clear.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Mesh:
         config: NodeConfig,
         delegate: Delegate,
         log: Log,
+        identity: Identity | None = None,
     ) -> None:
         self.me = me
         self._genesis = genesis
@@ -171,8 +174,8 @@ class Mesh:
         self._log = log
         self._member_of = {der: PeerId(i) for i, der in enumerate(genesis.certificates_der)}
         self._in_the_clear = genesis.vectors == "plain"
-        self._server_tls = server_context(home, genesis)
-        self._client_tls = client_context(home, genesis)
+        self._server_tls = server_context(home, genesis, identity)
+        self._client_tls = client_context(home, genesis, identity)
         self._links: dict[PeerId, Link] = {}
         self._halves: dict[tuple[PeerId, str], Link] = {}
         self._opened: dict[PeerId, deque[asyncio.Transport]] = {}

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
+from p2pnode.identity import Identity
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
 from protocols.header import PeerId
@@ -32,16 +33,17 @@ class Answer:
     clock_apart_s: float = 0.0
 
 
-def reach(home: Home, genesis: Genesis, peers: Sequence[PeerId], patience_s: float) -> list[Answer]:
+def reach(home: Home, genesis: Genesis, identity: Identity, peers: Sequence[PeerId], patience_s: float) -> list[Answer]:
     """The answers at the addresses of these members, all asked at once.
 
     Args:
-        home: whose key and certificate are shown.
+        home: whose certificate is shown.
         genesis: the members.
+        identity: the home's key.
         peers: whom to ask.
         patience_s: how long to wait for each.
     """
-    context = client_context(home, genesis)
+    context = client_context(home, genesis, identity)
 
     async def ask_all() -> list[Answer]:
         return await asyncio.gather(*(_ask(genesis, peer, context, patience_s) for peer in peers))

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, asking_disk
-from p2pnode.storage.journal import make_folder, replace_file, write_all
 from p2pnode.storage.vectors import Announced, Vector
 from protocols.header import Slot
 
@@ -140,6 +140,9 @@ def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str]
         return {}, {}
     if metadata.get("network") != network:
         unusable(path, "it is another network's")
+        return {}, {}
+    if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+        unusable(path, "it holds other numbers than float32")
         return {}, {}
     return metadata, tensors
 

@@ -1,4 +1,4 @@
-"""An append-only file of records, each with its length and checksum; and files replaced in one piece.
+"""An append-only file of records, each with its length and checksum.
 
 The length has a checksum of its own: else a damaged length could make complete records look like an unfinished one.
 A record that the file ends within was never acted upon, because `flush` had not returned: it is cut off. So is one from
@@ -10,21 +10,19 @@ journal refuses.
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import blake3
 
+from p2pnode.durable import replace_file, sync_folder, write_all
 from p2pnode.errors import JournalCorrupt, JournalError, JournalMissing, asking_disk
 
 RECORD_BYTES_MAX = 4096
 
 SECTOR_BYTES = 512
 """A disk writes so many bytes all or not at all; those of today more."""
-
-UNFINISHED = ".new"
-"""Ends the name of a file that is being written, or that a crash left so."""
 
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(f">{_LENGTH.size}s4s8s")
@@ -111,54 +109,6 @@ class Journal:
         with asking_disk(self.path):
             yield
         self._failed = False
-
-
-def replace_file(path: Path, write: Callable[[int], None]) -> None:
-    """Make `path` hold what `write` writes to a file descriptor: after a crash the old content or the new, whole.
-
-    Raises:
-        DiskError: if the disk refuses; the old content stays.
-    """
-    temporary = path.with_name(path.name + UNFINISHED)
-    with asking_disk(path):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            write(fd)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-        sync_folder(path.parent)
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder, durably, if it is not there; it is emptied of what a crash left unfinished.
-
-    Raises:
-        DiskError: if the disk refuses.
-    """
-    with asking_disk(path):
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
-        for unfinished in path.glob(f"*{UNFINISHED}"):
-            unfinished.unlink()
-        sync_folder(path)  # names that a killed process left can be read before they are durable
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: renaming or creating a file is not, by itself."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`: a plain write may take less."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _frame(record: bytes) -> bytes:

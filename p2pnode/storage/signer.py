@@ -39,7 +39,9 @@ class DurableSigner:
         """Nothing new is signed for steps before this one."""
         self._check_key(path)
         for record in self._journal.records[1:]:
-            self._replay(record)
+            if not self._replay(record):
+                self.close()
+                raise JournalCorrupt(f"{path}: it holds a record that no signer writes. {REMEDY}")
 
     @staticmethod
     def begin(identity: Identity, path: Path) -> None:
@@ -103,13 +105,20 @@ class DurableSigner:
             raise ConfigError(f"{path}: what another key signed. Remedy: put back the one that belongs to this key")
         raise JournalCorrupt(f"{path}: its beginning is lost. {REMEDY}")
 
-    def _replay(self, record: bytes) -> None:
-        if record[0] == _TAG_FLOOR:
-            self.floor = _FLOOR.unpack(record)[1]
-            return
+    def _replay(self, record: bytes) -> bool:
+        """Take up what a record says; whether it says anything."""
+        if record[:1] == bytes([_TAG_FLOOR]) and len(record) == _FLOOR.size:
+            _, self.floor = _FLOOR.unpack(record)
+            return True
+        if record[:1] != bytes([_TAG_SIGNED]) or len(record) < _SIGNED.size:
+            return False
         _, step, length = _SIGNED.unpack_from(record)
-        place = record[_SIGNED.size :][:length]
-        self._signed[place.decode()] = (step, record[_SIGNED.size + length :])
+        end = _SIGNED.size + length
+        try:
+            self._signed[record[_SIGNED.size : end].decode()] = (step, record[end:])
+        except UnicodeDecodeError:
+            return False
+        return bool(end <= len(record))
 
 
 def _key(identity: Identity) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.storage.journal import UNFINISHED
+from p2pnode.durable import UNFINISHED
 
 SECTOR = 512
 """Bytes that a disk writes all or not at all."""

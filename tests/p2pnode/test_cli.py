@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from p2pnode import cli
+from p2pnode import cli, identity, process
 from p2pnode.codec import encode_evidence
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError, P2PNodeError
@@ -221,6 +221,54 @@ def test_doctor_tells_a_home_that_runs_from_one_that_does_not(call, tmp_path):
     code, out, _ = call("doctor", home, "--patience", 0.2)
     assert code == 1
     assert "chmod 600" in out
+
+
+def test_a_key_is_sealed_and_unsealed_by_a_passphrase_that_is_no_argument(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SEAL_MEMORY_BYTES", 8192)
+    home, secret, wrong = Home(tmp_path / "alice"), tmp_path / "secret", tmp_path / "wrong"
+    secret.write_text("right\n")
+    wrong.write_text("wrong\n")
+    assert call("keygen", home.path)[0] == 0
+    clear, key = home.key.read_bytes(), Identity.load(home.key).public_key
+    assert call("seal", home.path, "--passphrase-file", tmp_path / "none")[0] == 2
+    assert home.key.read_bytes() == clear
+    code, out, _ = call("seal", home.path, "--passphrase-file", secret)
+    assert (code, out.split()[:2]) == (0, ["sealed", str(home.key)])
+    assert stat.S_IMODE(home.key.stat().st_mode) == 0o600
+    assert Identity.load(home.key, lambda: b"right").public_key == key
+    sealed = home.key.read_bytes()
+    for command, file, reason in (
+        ("seal", secret, "it is sealed already. Remedy: `p2pnode unseal` it first"),
+        ("unseal", wrong, "the passphrase is another. Remedy: try again"),
+    ):
+        code, _, err = call(command, home.path, "--passphrase-file", file)
+        assert code == 2
+        assert f"key {home.key}: {reason}" in err
+        assert home.key.read_bytes() == sealed
+    monkeypatch.setenv("P2PNODE_PASSPHRASE", "right")
+    assert call("unseal", home.path)[0] == 0
+    assert home.key.read_bytes() == clear
+
+
+def test_a_key_can_be_sealed_when_it_is_made(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SEAL_MEMORY_BYTES", 8192)
+    monkeypatch.setenv("P2PNODE_PASSPHRASE", "right")
+    home = Home(tmp_path / "alice")
+    code, out, _ = call("keygen", home.path, "--seal", "--json")
+    assert code == 0
+    key = Identity.load(home.key, lambda: b"right")
+    assert key.public_key.hex() == json.loads(out)["public_key"]
+    DurableSigner(key, home.journal).close()
+    monkeypatch.setenv("P2PNODE_PASSPHRASE", "")
+    assert call("keygen", tmp_path / "bob", "--seal")[0] == 2
+    assert not (tmp_path / "bob").exists()
+
+
+def test_a_sealed_home_runs_with_a_file_that_holds_its_passphrase(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SEAL_MEMORY_BYTES", 8192)
+    (tmp_path / "secret").write_text("right")
+    monkeypatch.setattr(process, "run_node", lambda home, *_, ask, **__: int(ask() != b"right"))
+    assert call("run", tmp_path, "--passphrase-file", tmp_path / "secret")[0] == 0
 
 
 def test_init_founds_what_run_can_start_from(call, tmp_path):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2pnode import doctor
+from p2pnode import doctor, identity
 from p2pnode.config import NodeConfig
 from p2pnode.doctor import examine
 from p2pnode.home import Home
@@ -217,3 +217,11 @@ def test_a_peer_of_another_genesis_and_one_at_anothers_address_are_told(network,
     assert set(found) == {"peer node1", "peer node3", "peer node4"}
     assert "node4 answers" in found["peer node1"]
     assert "same genesis" in found["peer node3"]
+
+
+def test_a_sealed_home_is_examined_with_its_passphrase(network, monkeypatch):
+    monkeypatch.setattr(identity, "SEAL_MEMORY_BYTES", 8192)
+    home = network[1][0]
+    identity.Identity.load(home.key).resave(home.key, b"right")
+    assert bad(examine(home, 0.2, lambda: b"right")) == {}
+    assert "the passphrase is another" in bad(examine(home, 0.2, lambda: b"wrong"))["key"]

@@ -2,11 +2,14 @@
 
 import base64
 import datetime
+import os
 import ssl
 import stat
 import warnings
+from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,8 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.exceptions import RuntimeError as RefusedError
 
-from p2pnode.errors import ConfigError
+from p2pnode import identity
+from p2pnode.errors import ConfigError, DiskError
 from p2pnode.identity import Ahead, Identity, KeyRing, certificate_der, certified_key
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
@@ -81,6 +86,28 @@ def test_a_key_is_never_overwritten_nor_written_through_a_link(tmp_path):
     assert not (tmp_path / "elsewhere.pem").exists()
 
 
+def test_a_key_is_durable_when_it_is_made_and_there_is_none_of_which_that_is_not_known(tmp_path, monkeypatch):
+    synced = []
+    for refuses in (True, False):
+
+        def fsync(fd, real=os.fsync, refuses=refuses):
+            synced.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+            if refuses:
+                raise OSError("no power")
+            real(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            if refuses:
+                with pytest.raises(DiskError, match="no power"):
+                    IDENTITY.save(tmp_path / "key.pem")
+                assert not (tmp_path / "key.pem").exists()
+            else:
+                IDENTITY.save(tmp_path / "key.pem")
+    assert synced == ["key.pem.new", "key.pem.new", tmp_path.name]
+    assert Identity.load(tmp_path / "key.pem").public_key == IDENTITY.public_key
+
+
 def pem_of(key, encryption):
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
@@ -103,6 +130,137 @@ def test_what_is_no_key_is_refused_with_file_and_remedy(tmp_path, content, reaso
     with pytest.raises(ConfigError) as caught:
         Identity.load(path)
     assert str(caught.value).startswith(f"key {path}: {reason}")
+
+
+# Sealed by a passphrase.
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Seals that cost nothing."""
+    monkeypatch.setattr(identity, "SEAL_PASSES", 1)
+    monkeypatch.setattr(identity, "SEAL_MEMORY_BYTES", 8192)
+
+
+@pytest.fixture
+def sealed(tmp_path, quick):
+    IDENTITY.save(tmp_path / "key.pem", b"right")
+    return tmp_path / "key.pem"
+
+
+def never():
+    raise AssertionError("asked, though nothing is sealed that a passphrase opens")
+
+
+def resealed(path, change):
+    """The file, with another body under the right checksum."""
+    lines = path.read_bytes().splitlines()
+    body = change(base64.b64decode(b"".join(lines[1:-1]))[:-16])
+    text = base64.encodebytes(body + blake3(body).digest(length=16))
+    path.write_bytes(b"\n".join([lines[0], text.strip(), lines[-1]]))
+
+
+def test_a_sealed_key_comes_back_by_its_passphrase_alone_and_says_so(sealed):
+    assert Identity.load(sealed, lambda: b"right").sign(b"statement") == SIGNATURE
+    for wrong in (b"", b"right ", b"righ", b"Right"):
+        with pytest.raises(ConfigError, match=f"^key {sealed}: the passphrase is another. Remedy: try again"):
+            Identity.load(sealed, lambda wrong=wrong: wrong)
+    with pytest.raises(ConfigError, match=f"^key {sealed}: it is sealed by a passphrase. Remedy: `p2pnode unseal`"):
+        Identity.load(sealed)
+
+
+def test_a_sealed_file_is_its_owners_alone_and_tells_nothing_and_is_another_each_time(sealed, tmp_path):
+    IDENTITY.save(tmp_path / "again.pem", b"right")
+    one, other = (
+        base64.b64decode(b"".join(p.read_bytes().splitlines()[1:-1])) for p in (sealed, tmp_path / "again.pem")
+    )
+    secret = der(IDENTITY.pem().decode())[-32:]
+    assert len(one) == 113
+    assert one[:9] == other[:9] == bytes([1, 0, 0, 0, 1, 0, 0, 32, 0])
+    assert not any(one[at : at + 4] == other[at : at + 4] for at in range(9, 110))
+    assert not any(secret[at : at + 3] in one for at in range(30))
+    assert stat.S_IMODE(sealed.stat().st_mode) == 0o600
+
+
+def test_a_key_changes_between_clear_and_sealed_in_one_piece(sealed, monkeypatch):
+    IDENTITY.resave(sealed)
+    assert sealed.read_bytes() == IDENTITY.pem()
+    assert Identity.load(sealed, never).public_key == IDENTITY.public_key
+    IDENTITY.resave(sealed, b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
+        with pytest.raises(DiskError):
+            IDENTITY.resave(sealed)
+    assert Identity.load(sealed, lambda: b"new").public_key == IDENTITY.public_key
+
+
+def test_a_seal_costs_who_guesses_what_it_says(monkeypatch, tmp_path):
+    costs = []
+
+    def stretched(size, passphrase, salt, passes, memory):
+        costs.append((passes, memory))
+        return bytes(size)
+
+    monkeypatch.setattr(identity.argon2id, "kdf", stretched)
+    IDENTITY.save(tmp_path / "key.pem", b"right")
+    Identity.load(tmp_path / "key.pem", lambda: b"right")
+    assert costs == [(3, 256 * 2**20)] * 2
+
+
+def test_a_sealed_key_damaged_anywhere_is_told_before_anyone_is_asked(sealed):
+    whole = sealed.read_bytes()
+    for at in range(len(whole)):
+        for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
+            sealed.write_bytes(damaged)
+            if damaged.split() == whole.split():
+                continue
+            with pytest.raises(
+                ConfigError, match=f"^key {sealed}: (the file is damaged|not an unencrypted PEM).*restore"
+            ):
+                Identity.load(sealed, never)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda body: b"\x02" + body[1:], "sealed in version 2. Remedy: run the version"),
+        (lambda body: body + b"x", "sealed in version 1"),
+        (lambda body: body[:-1], "sealed in version 1"),
+        (lambda body: body[:5] + b"\xff\xff\xff\xff" + body[9:], "asks for 4294967295 bytes of memory and 1 passes"),
+        (lambda body: body[:5] + b"\x40\0\0\1" + body[9:], "asks for 1073741825 bytes"),
+        (lambda body: body[:5] + b"\0\0\x1f\xff" + body[9:], "asks for 8191 bytes"),
+        (lambda body: body[:1] + b"\0\0\0\x11" + body[5:], "asks for 8192 bytes of memory and 17 passes"),
+        (lambda body: body[:1] + b"\0\0\0\0" + body[5:], "and 0 passes"),
+    ],
+)
+def test_what_nobody_seals_is_refused_before_anyone_is_asked_and_memory_is_taken(sealed, change, reason):
+    resealed(sealed, change)
+    with pytest.raises(ConfigError, match=f"^key {sealed}: .*{reason}"):
+        Identity.load(sealed, never)
+
+
+def test_no_cost_salt_or_nonce_of_a_seal_can_be_changed(sealed):
+    whole = sealed.read_bytes()
+    for at in (4, 8, *range(9, 97)):
+        sealed.write_bytes(whole)
+        resealed(sealed, lambda body, at=at: body[:at] + bytes([body[at] ^ 2]) + body[at + 1 :])
+        with pytest.raises(ConfigError, match=r"the passphrase is another|asks for"):
+            Identity.load(sealed, lambda: b"right")
+
+
+def test_too_little_memory_for_a_seal_is_told(sealed, monkeypatch):
+    def refused(*_):
+        raise RefusedError("Key derivation failed")
+
+    monkeypatch.setattr(identity.argon2id, "kdf", refused)
+    with pytest.raises(ConfigError, match=f"^key {sealed}: no 8192 bytes of memory.*Remedy: give this process more"):
+        Identity.load(sealed, lambda: b"right")
+
+
+def test_a_file_without_end_is_no_key(tmp_path):
+    (tmp_path / "key.pem").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="not an unencrypted PEM private key"):
+        Identity.load(tmp_path / "key.pem", never)
 
 
 def der(pem):

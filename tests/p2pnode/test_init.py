@@ -1,5 +1,6 @@
 """Founding a network: homes that run as they are, secrets that only their owner reads, and nothing overwritten."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def test_homes_and_keys_are_their_owners_alone(tmp_path):
     found(tmp_path, places(), VALUES)
     assert stat.S_IMODE((tmp_path / "n0").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "n0" / "key.pem").stat().st_mode) == 0o600
+
+
+def test_a_key_the_record_of_it_and_the_home_they_lie_in_are_durable(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(fd, real=os.fsync):
+        synced.append(Path(f"/proc/self/fd/{fd}").resolve())
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    found(tmp_path / "net", places(1), {**VALUES, "f": 0})
+    home = tmp_path / "net" / "n0"
+    assert synced == [home / "key.pem.new", home, home / "signed.journal.new", home, home.parent]
 
 
 def test_keys_are_fresh_and_their_own():

@@ -2,8 +2,9 @@
 
 import math
 
+import blake3
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -120,6 +121,43 @@ def test_whatever_is_damaged_anywhere_is_not_taken_and_not_fatal():
         assert not other.restore(spoiled, NETWORK, 0.0, 0.0)
         assert len(other) == 0
     assert not conduct().restore(data, b"m" * 32, 0.0, 0.0), "the members of another network are others"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "[" * 100_000,
+        "[1]",
+        '{"network": "%s", "at": 0}',
+        '{"network": "%s", "at": NaN, "peers": {}}',
+        '{"network": "%s", "at": 0, "peers": {"7": [1, 0, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"-1": [1, 0, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"x": [1, 0, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [1, 0, 0], "2": [1, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [6, 0, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [NaN, 0, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [1, 0.5, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [1, -1, 0]}}',
+        '{"network": "%s", "at": 0, "peers": {"1": [1, 0, Infinity]}}',
+    ],
+)
+def test_what_nobody_writes_is_not_taken_even_under_a_right_checksum(told):
+    body = told.replace("%s", NETWORK.hex()).encode()
+    one = conduct()
+    assert not one.restore(b"p2pnode conduct 1\n" + blake3.blake3(body).digest() + body, NETWORK, 0.0, 0.0)
+    assert len(one) == 0
+
+
+@given(now=st.floats(0, 1e9), later=st.floats(0, 10))
+@example(now=452402.3152921686, later=0.0)  # of which (now + day) - now is more than a day
+def test_the_longest_ban_comes_back_whenever_it_is_written(now, later):
+    """Whatever is lost in the last digit of a time."""
+    one = conduct(ban_s=BAN_MAX_S)
+    one.charge(1, Fault.EQUIVOCATED, now)
+    other = conduct()
+    assert other.restore(kept(one, now + later, 0.0), NETWORK, 3.0, 0.0)
+    assert other.banned(1, 3.0) == pytest.approx(BAN_MAX_S - later, abs=1e-3)
 
 
 def test_the_file_of_the_largest_network_is_small():

@@ -80,6 +80,13 @@ def test_a_step_that_is_no_number_is_none_even_under_a_right_checksum(path, step
     assert same(load_checkpoint(path, NETWORK), STATE)
 
 
+def test_other_numbers_than_float32_are_none_even_under_a_right_checksum(path):
+    told = []
+    path.write_bytes(sealed({"model": np.arange(4)}, network=NETWORK.hex(), step="7"))
+    assert load_checkpoint(path, NETWORK, lambda path, why: told.append(why)) is None
+    assert told == ["it holds other numbers than float32"]
+
+
 def test_metadata_that_is_missing_is_none(path):
     for content in (save(STATE.tensors), sealed(STATE.tensors), sealed(STATE.tensors, step="7"), save({})):
         path.write_bytes(content)

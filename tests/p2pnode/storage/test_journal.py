@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2pnode.durable import make_folder
 from p2pnode.errors import DiskError, JournalCorrupt, JournalError, JournalMissing
-from p2pnode.storage.journal import RECORD_BYTES_MAX, SECTOR_BYTES, Journal, make_folder, replace_file, write_all
+from p2pnode.storage.journal import RECORD_BYTES_MAX, SECTOR_BYTES, Journal
 
 RECORDS = [b"first", b"", bytes(300), b"the last one"]
 
@@ -246,22 +247,6 @@ def test_a_crash_anywhere_in_a_rewrite_leaves_the_old_or_the_new_whole(path, mon
     assert read(path) == (RECORDS if calls < 3 else [b"new", b"newer"])
     written(path, [b"more"])
     assert read(path)[-1] == b"more"
-
-
-def test_the_new_content_is_durable_before_it_takes_the_name_and_the_name_after(path, synced, monkeypatch):
-    rename = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda *args: synced.append("rename") or rename(*args))
-    replace_file(path, lambda fd: write_all(fd, b"content"))
-    [(call, _, size), renamed, folder] = synced
-    assert (call, size, renamed, folder) == ("fsync", 7, "rename", ("fsync", path.parent.name, None))
-    assert path.read_bytes() == b"content"
-
-
-def test_a_writer_that_fails_leaves_the_old_file(path):
-    path.write_bytes(b"old")
-    with pytest.raises(DiskError, match="no power"):
-        replace_file(path, fail)
-    assert path.read_bytes() == b"old"
 
 
 def test_what_the_system_takes_in_pieces_is_written_whole(path, monkeypatch):

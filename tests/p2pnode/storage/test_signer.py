@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalError, JournalMissing
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.storage.journal import Journal
 from p2pnode.storage.signer import DurableSigner
 from protocols.header import FLOAT32, STEP_MAX, Claim, Header, Slot
 
@@ -189,6 +190,28 @@ def test_the_record_of_another_key_is_not_taken_for_ones_own(path):
     signing(path, claim(1))
     with pytest.raises(ConfigError, match=f"{path}: what another key signed. Remedy: put back"):
         DurableSigner(Identity.generate(), path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"\x02\0\0",
+        b"\x02" + bytes(9),
+        b"\x01",
+        b"\x01" + bytes(8) + b"\0\x02a",
+        b"\x01" + bytes(9) + b"\x01\xff",
+        b"\x04",
+    ],
+    ids=["empty", "short floor", "long floor", "short", "cut place", "no text", "unknown"],
+)
+def test_a_whole_record_that_no_signer_writes_is_refused(path, record):
+    journal = Journal(path)
+    journal.append(record)
+    journal.flush()
+    journal.close()
+    with pytest.raises(JournalCorrupt, match=f"{path}: it holds a record that no signer writes.*Remedy: give it a new"):
+        DurableSigner(IDENTITY, path)
 
 
 def test_below_the_floor_nothing_new_is_signed_and_above_it_nothing_is_forgotten(path):
