@@ -41,15 +41,35 @@ from protocols.header import (
 MESSAGE_BYTES_MAX = 128 * 1024
 """Largest message: a certificate of `MEMBERS_MAX` echoes takes 70 bytes an echo."""
 
+HELD_MAX = MEMBERS_MAX
+"""Vectors that a `Holding` names, of each kind; what is left out is sent again."""
+
+_NBYTES_MAX = 8 * LENGTH_MAX
+"""No vector has more bytes, in any format of numbers."""
+
 EVIDENCE_MAGIC = b"p2pnode evidence 1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Please send the bytes of this digest; they belong to this slot."""
+    """Please send the bytes of this digest, from this one on; they belong to this slot."""
 
     slot: Slot
     digest: Digest
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Said first on every link, before the peer says again what it retains: what of it need not be sent.
+
+    Args:
+        whole: your vectors that came in for these slots, and are needed for them no more.
+        parts: digests of which so many bytes are here: the rest is enough.
+    """
+
+    whole: tuple[tuple[Slot, Digest], ...] = ()
+    parts: tuple[tuple[Digest, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,7 @@ class Finished:
     """I took my last step; I go when my peers need nothing of me."""
 
 
-WireMessage: TypeAlias = Message | Hello | Want | Finished | Evidence
+WireMessage: TypeAlias = Message | Hello | Want | Holding | Finished | Evidence
 
 
 class _Tag(IntEnum):
@@ -72,6 +92,7 @@ class _Tag(IntEnum):
     READY = 9
     REPORT = 10
     EVIDENCE = 11
+    HOLDING = 12
 
 
 def encode(message: WireMessage) -> bytes:
@@ -132,8 +153,10 @@ def _fields(message: WireMessage) -> list[Any]:
             return [_Tag.READY, _slot_fields(slot), origin, digest]
         case Report(slot, delivered):
             return [_Tag.REPORT, _slot_fields(slot), delivered]
-        case Want(slot, digest):
-            return [_Tag.WANT, _slot_fields(slot), digest]
+        case Want(slot, digest, offset):
+            return [_Tag.WANT, _slot_fields(slot), digest, offset]
+        case Holding(whole, parts):
+            return [_Tag.HOLDING, [[_slot_fields(slot), digest] for slot, digest in whole], parts]
         case Finished():
             return [_Tag.FINISHED]
         case Hello(since):
@@ -197,8 +220,10 @@ def _message(value: Any) -> WireMessage:  # noqa: ANN401
             return Ready(_slot(slot), _member(origin), _bytes(digest, DIGEST_BYTES))
         case (_Tag.REPORT, slot, delivered):
             return Report(_slot(slot), _members(delivered))
-        case (_Tag.WANT, slot, digest):
-            return Want(_slot(slot), _bytes(digest, DIGEST_BYTES))
+        case (_Tag.WANT, slot, digest, offset):
+            return Want(_slot(slot), _bytes(digest, DIGEST_BYTES), _integer(offset, _NBYTES_MAX))
+        case (_Tag.HOLDING, whole, parts):
+            return Holding(_whole(whole), _parts(parts))
         case (_Tag.FINISHED,):
             return Finished()
         case (_Tag.HELLO, since):
@@ -237,9 +262,23 @@ def _members(value: Any) -> tuple[PeerId, ...]:  # noqa: ANN401
     return tuple(_member(member) for member in value)
 
 
+def _whole(value: Any) -> tuple[tuple[Slot, Digest], ...]:  # noqa: ANN401
+    return tuple((_slot(slot), _bytes(digest, DIGEST_BYTES)) for slot, digest in _pairs(value))
+
+
+def _parts(value: Any) -> tuple[tuple[Digest, int], ...]:  # noqa: ANN401
+    return tuple((_bytes(digest, DIGEST_BYTES), _integer(nbytes, _NBYTES_MAX)) for digest, nbytes in _pairs(value))
+
+
 def _slot(value: Any) -> Slot:  # noqa: ANN401
     step, exchange, sub_round = _array(value, 3)
     return Slot(_integer(step, STEP_MAX), _integer(exchange, 255), _integer(sub_round, 65535))
+
+
+def _pairs(value: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    if not isinstance(value, tuple):
+        raise Malformed("expected an array of pairs")
+    return [_array(pair, 2) for pair in value]
 
 
 def _array(value: Any, length: int) -> tuple[Any, ...]:  # noqa: ANN401

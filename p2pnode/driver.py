@@ -24,8 +24,9 @@ import torch
 
 from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
-from p2pnode.codec import Finished, Want, WireMessage
+from p2pnode.codec import Finished, Holding, Want, WireMessage
 from p2pnode.config import NodeConfig
+from p2pnode.courier import Courier, Parcel
 from p2pnode.durable import replace_file, write_all
 from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
@@ -212,6 +213,7 @@ class Driver:
         self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._accusations.proofs)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity)
+        self._courier = Courier(self.vectors, self._mesh.unfinished)
         self._admin = AdminServer(self.config.admin, self.status, self.unready)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -232,8 +234,6 @@ class Driver:
         self._mixed: Counter[PeerId] = Counter()
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
-        self._served: set[tuple[PeerId, Digest]] = set()
-        self._greeted: set[PeerId] = set()
         self._lookout = Lookout(self.node, self.vectors)
         self._result: Result | None = None
 
@@ -435,12 +435,12 @@ class Driver:
         match effect:
             case Send(to, message):
                 if isinstance(message, Hello):
-                    self._greeted.add(to)
+                    self._courier.greeted(to)
                 self._mesh.send(to, message)
             case Broadcast(message):
                 self._mesh.broadcast(message)
             case Stream(header, to):
-                self._stream(header, to)
+                self._ship(self._courier.stream(header, to))
             case Expect(header):
                 self._expect(header)
             case Fetch(header, holders):
@@ -473,7 +473,7 @@ class Driver:
                 self._adopt(step, digest)
             case Release(before, own):
                 self.vectors.window(before, own, self.node.horizon)
-                self._served.clear()
+                self._courier.moved()
                 for peer in self._mesh.connected:
                     self._regulate(peer)
             case Jump(step):
@@ -551,12 +551,9 @@ class Driver:
     def _outcome(self, digest: Digest) -> Vector:
         return _here(self.vectors.outcome(digest))
 
-    def _stream(self, header: Header, to: PeerId | None) -> None:
-        vector = self.vectors.get(header.digest)
-        if vector is None:  # asked for again after its slot
-            return
-        for peer in self._greeted if to is None else self._greeted & {to}:
-            self._mesh.stream(peer, header.slot, header.digest, vector)
+    def _ship(self, parcels: list[Parcel]) -> None:
+        for parcel in parcels:
+            self._mesh.stream(parcel.to, parcel.slot, parcel.digest, parcel.vector, parcel.offset)
 
     def _expect(self, header: Header) -> None:
         if self.vectors.expect(header):
@@ -567,10 +564,10 @@ class Driver:
         usually take, and longer each time, so that who asks in vain does not ask all at once."""
         for turn, holder in enumerate(holders):
             await asyncio.sleep(self._lookout.deadline(header.slot) * min(2**turn, _PAUSES_MAX))
-            slot = self.vectors.ask(header.digest, holder)
-            if slot is None:
+            want = self._courier.ask(header.digest, holder)
+            if want is None:
                 return
-            self._mesh.send(holder, Want(slot, header.digest))
+            self._mesh.send(holder, want)
 
     def _adopt(self, step: int, digest: Digest) -> None:
         vector = self._outcome(digest)
@@ -663,11 +660,10 @@ class Driver:
 
     def received(self, peer: PeerId, message: WireMessage) -> None:
         match message:
-            case Want(slot, digest):
-                vector = self.vectors.get(digest)
-                if vector is not None and (peer, digest) not in self._served:
-                    self._served.add((peer, digest))
-                    self._mesh.stream(peer, slot, digest, vector)
+            case Want():
+                self._ship(self._courier.asked(peer, message))
+            case Holding():
+                self._ship(self._courier.heard(peer, message))
             case Finished():
                 self._finished_peers.add(peer)
                 self._leave_if_alone()
@@ -681,20 +677,24 @@ class Driver:
         return self.vectors.judge(peer, slot, digest, nbytes)
 
     def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None:
+        self._mesh.unfinished.drop(digest)
         if self.vectors.take(digest, vector.view(self.vectors.array)):
             self._post(Arrived(digest))
         else:
             self._log.info("vector not finite", peer=self._name(peer))
             self._post(Unusable(digest))
 
+    def again(self, peer: PeerId, digest: Digest) -> None:
+        want = self._courier.ask(digest, peer, offset=0)
+        if want is not None:
+            self._mesh.send(peer, want)
+
     def welcome(self, peer: PeerId) -> bool:
         return self._accusations.welcome(peer)
 
     def connected(self, peer: PeerId) -> None:
         self._log.info("connected", peer=self._name(peer))
-        self._served = {served for served in self._served if served[0] != peer}
-        # Until Hello, and all that follows it: a later slot's vector would wait on the wire, before those told again.
-        self._greeted.discard(peer)
+        self._mesh.send(peer, self._courier.connected(peer))
         self._post(Connected(peer))
         if self._result is not None:
             self._mesh.send(peer, Finished())

@@ -14,6 +14,9 @@ from p2pnode.errors import ConfigError
 
 _PORT_MAX = 2**16 - 1
 
+_SHOWN_MAX = 80
+"""Characters of a key or value that an error repeats."""
+
 
 def _has_port(address: str) -> str:
     if split_address(address)[1] > _PORT_MAX:
@@ -55,7 +58,7 @@ def check(table: type[Table], values: Mapping[str, Any], source: str | Path) -> 
 
 
 def _explain(table: type[Settings], detail: ErrorDetails, source: str | Path) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "(all)"
+    where = ".".join(str(part)[:_SHOWN_MAX] for part in detail["loc"]) or "(all)"
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     value = "" if detail["type"] == "missing" else f" = {_shown(detail['input'])}"
@@ -64,7 +67,7 @@ def _explain(table: type[Settings], detail: ErrorDetails, source: str | Path) ->
 
 def _shown(value: object) -> str:
     try:
-        return repr(str(value)[:80])
+        return repr(str(value)[:_SHOWN_MAX])
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         return f"a {type(value).__name__} too large to show"
 

@@ -119,6 +119,9 @@ class FarEnd:
     def vector(self, digest: Digest, vector: Announced) -> None:
         raise AssertionError("judged otherwise")
 
+    def again(self, digest: Digest) -> None:
+        raise AssertionError("nothing was taken")
+
     def lost(self, reason: BaseException | None) -> None:
         """The near end is done, as `run` notices."""
 

@@ -151,6 +151,9 @@ class _NearEnd:
     def vector(self, digest: Digest, vector: Announced) -> None:
         self._arrived.set_result(None)
 
+    def again(self, digest: Digest) -> None:
+        raise AssertionError("all of it is sent")
+
     def lost(self, reason: BaseException | None) -> None:
         """A lane that was lost too early must not leave anyone waiting."""
         for future in (self.told, self._arrived, self.bare.full):

@@ -19,10 +19,10 @@ from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed, P2PNodeError, WireError
 from p2pnode.net.budget import Budget
 from p2pnode.storage.vectors import Announced, Verdict
-from protocols.header import DIGEST_BYTES, Digest, Slot
+from protocols.header import DIGEST_BYTES, Digest, PeerId, Slot
 
 _LENGTH = struct.Struct(">I")
-_BULK_HEAD = struct.Struct(f">QBHQ{DIGEST_BYTES}s")
+_BULK_HEAD = struct.Struct(f">QBHQQ{DIGEST_BYTES}s")
 
 _PIECE_BYTES = 256 * 1024
 """Vectors are handed to the transport in pieces, one a turn of the loop: a message waits for one to be encrypted, not
@@ -55,6 +55,9 @@ class Receiver(Protocol):
 
     def vector(self, digest: Digest, vector: Announced) -> None:
         """The bytes of a whole vector, which hash to `digest`."""
+
+    def again(self, digest: Digest) -> None:
+        """What came from an offset cannot be used: all of the vector is to be asked for."""
 
     def lost(self, reason: BaseException | None) -> None:
         """The lane is closed, for this reason if it is our doing."""
@@ -190,12 +193,18 @@ class ControlLane(Lane, asyncio.Protocol):
         return position
 
 
-class _Arrival:
-    """A vector that is on its way in: its memory, how far it is filled, and how far hashed."""
+class Arrival:
+    """A vector that is on its way in: its memory, how far it is filled, and how far hashed.
+
+    It outlives the lane that began it: another one may go on with it (`Shelf`).
+    """
 
     def __init__(self, nbytes: int) -> None:
         self.vector: NDArray[np.uint8] = np.empty(nbytes, np.uint8)
         self.filled = 0
+        self.senders: set[PeerId] = set()
+        self.lane: BulkLane | None = None
+        """Which lane fills it."""
         self.in_thread = False
         self._hasher = blake3.blake3()
         self._hashed = 0
@@ -227,6 +236,37 @@ class _Arrival:
         begin, self._hashed = self._hashed, self.filled
         self._hasher.update(self._bytes[begin : self._hashed])
 
+    def stretch_hashed(self) -> None:
+        """A thread is done; on the loop."""
+        self.in_thread = False
+        if self.lane is not None:
+            self.lane.stretch_hashed(self)
+
+
+class Shelf(Protocol):
+    """Where a lane that is lost leaves the vector that it is in the middle of, for the next one."""
+
+    def keep(self, digest: Digest, arrival: Arrival) -> None: ...
+
+    def resume(self, digest: Digest, offset: int) -> Arrival | None:
+        """What was left of this vector, if it ends at the offset."""
+
+    def spoil(self, digest: Digest) -> None:
+        """What several peers sent of it does not fit together."""
+
+
+class NoShelf:
+    """Keeps nothing: what is cut off is lost."""
+
+    def keep(self, digest: Digest, arrival: Arrival) -> None:
+        """It is forgotten."""
+
+    def resume(self, digest: Digest, offset: int) -> Arrival | None:
+        return None
+
+    def spoil(self, digest: Digest) -> None:
+        """Nothing is ever put together."""
+
 
 class _Hold(Enum):
     """Why a lane does not read."""
@@ -240,24 +280,28 @@ class _Hold(Enum):
 
 
 class BulkLane(Lane, asyncio.BufferedProtocol):
-    """Vectors, each behind its slot, length and digest; received straight into the memory that is mixed.
+    """Vectors, each behind its slot, length, offset and digest; received straight into the memory that is mixed.
+
+    What is sent of a vector begins at its offset: what comes before it is at the receiver already, on its shelf.
 
     Args:
         receiver: judges and takes the vectors.
         budget: is charged for each vector that is thrown away, before its bytes are read.
         backlog_bytes_max: bytes of unsent vectors above which the peer is given up; it is told again when it is back.
+        shelf: keeps the vector that is cut off, and gives back what was.
     """
 
-    def __init__(self, receiver: Receiver, budget: Budget, backlog_bytes_max: int) -> None:
+    def __init__(self, receiver: Receiver, budget: Budget, backlog_bytes_max: int, shelf: Shelf | None = None) -> None:
         super().__init__(receiver, budget)
         self._backlog_bytes_max = backlog_bytes_max
-        self._queue: deque[tuple[Slot, Digest, memoryview]] = deque()
+        self._shelf: Shelf = shelf or NoShelf()
+        self._queue: deque[tuple[Slot, Digest, int, memoryview]] = deque()
         self._sending: memoryview | None = None
         self._writable = True
         self._pumps = False
         self._head = bytearray(_BULK_HEAD.size)
-        self._pending: tuple[Slot, Digest, int] | None = None
-        self._arrival: _Arrival | None = None
+        self._pending: tuple[Slot, Digest, int, int] | None = None
+        self._arrival: Arrival | None = None
         self._into = memoryview(self._head)
         self._filled = 0
         self._left = 0
@@ -269,16 +313,35 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         assert self.transport is not None
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
 
+    def close(self) -> None:
+        self._shelve()  # at once: the link that replaces this one tells the peer what is here
+        super().close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shelve()
+        super().connection_lost(exc)
+
+    def _shelve(self) -> None:
+        """Leave what came of a vector to whoever goes on with it."""
+        if self._arrival is not None and self._arrival.filled:
+            assert self._pending is not None
+            self._arrival.lane = None
+            self._shelf.keep(self._pending[1], self._arrival)
+        self._next_head()
+
     # Sending: while the transport has room, a piece each turn of the loop.
 
-    def send(self, slot: Slot, digest: Digest, vector: Announced) -> None:
-        """Queue a vector, which must not change any more. Nothing is copied until the transport has room."""
-        if any(queued == digest for _, queued, _ in self._queue):
+    def send(self, slot: Slot, digest: Digest, vector: Announced, offset: int = 0) -> None:
+        """Queue a vector, which must not change any more, from a byte on. Nothing is copied until there is room."""
+        if any((queued, begin) == (digest, offset) for _, queued, begin, _ in self._queue):
             return
-        if len(self._queue) > 1 and sum(len(view) for _, _, view in self._queue) > self._backlog_bytes_max:
+        if (
+            len(self._queue) > 1
+            and sum(len(view) - begin for _, _, begin, view in self._queue) > self._backlog_bytes_max
+        ):
             self._fail(LinkError(f"more than {self._backlog_bytes_max} bytes of vectors wait for the peer"))
             return
-        self._queue.append((slot, digest, vector.view(np.uint8).data))
+        self._queue.append((slot, digest, offset, vector.view(np.uint8).data))
         self._pump()
 
     def pause_writing(self) -> None:
@@ -294,10 +357,12 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         if not self._sending:
             if not self._queue:
                 return
-            slot, digest, self._sending = self._queue.popleft()
-            self._write(_BULK_HEAD.pack(slot.step, slot.exchange, slot.sub_round, len(self._sending), digest))
+            slot, digest, offset, vector = self._queue.popleft()
+            self._write(_BULK_HEAD.pack(slot.step, slot.exchange, slot.sub_round, len(vector), offset, digest))
+            self._sending = vector[offset:]
         piece, self._sending = self._sending[:_PIECE_BYTES], self._sending[_PIECE_BYTES:]
-        self._write(piece)
+        if piece:
+            self._write(piece)
         if self._sending or self._queue:
             self._pumps = True
             asyncio.get_running_loop().call_soon(self._pump_on)
@@ -352,32 +417,40 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         self._filled += nbytes
         if self._filled < len(self._head):
             return
-        step, exchange, sub_round, length, digest = _BULK_HEAD.unpack(self._head)
-        self._pending = (Slot(step, exchange, sub_round), digest, length)
+        step, exchange, sub_round, length, offset, digest = _BULK_HEAD.unpack(self._head)
+        self._pending = (Slot(step, exchange, sub_round), digest, length, offset)
         self._admit()
 
     def _admit(self) -> None:
         assert self._pending is not None
         if self.transport is None or self.transport.is_closing():
             return
-        slot, digest, length = self._pending
+        slot, digest, length, offset = self._pending
         verdict = self.receiver.judge(slot, digest, length)
-        if verdict is Verdict.REFUSE:
-            self._fail(Malformed(f"a vector of {length} bytes, which no member of this network sends"))
+        if verdict is Verdict.REFUSE or offset > length:
+            self._fail(Malformed(f"a vector of {length} bytes from {offset} on, which no member of this network sends"))
         elif verdict is Verdict.WAIT:
             self._hold(_Hold.VERDICT)
         else:
-            if verdict is Verdict.DISCARD:
-                self._owes(self.budget.waste(time.monotonic()))
-            self._begin_body(length, keep=verdict is Verdict.TAKE)
+            self._begin_body(verdict, digest, length, offset)
             self._go_on(_Hold.VERDICT)
 
-    def _begin_body(self, length: int, *, keep: bool) -> None:
-        self._left, self._filled = length, 0
-        if keep:
-            self._arrival = _Arrival(length)
-        else:
-            self._into = memoryview(bytearray(min(length, _SCRATCH_BYTES)))
+    def _begin_body(self, verdict: Verdict, digest: Digest, length: int, offset: int) -> None:
+        self._left, self._filled = length - offset, 0
+        arrival = self._begun(digest, length, offset) if verdict is Verdict.TAKE else None
+        if arrival is None:
+            self._owes(self.budget.waste(time.monotonic()))
+            self._into = memoryview(bytearray(min(self._left, _SCRATCH_BYTES)))
+        if arrival is None and verdict is Verdict.TAKE:
+            self.receiver.again(digest)
+        if arrival is not None:
+            self._arrival, arrival.lane = arrival, self
+        if not self._left:
+            self._body_updated(0)
+
+    def _begun(self, digest: Digest, length: int, offset: int) -> Arrival | None:
+        """Where the bytes go: into memory of their own, or to what is here of them; None where that ends elsewhere."""
+        return self._shelf.resume(digest, offset) if offset else Arrival(length)
 
     def _body_updated(self, nbytes: int) -> None:
         self._left -= nbytes
@@ -389,13 +462,13 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         elif self._left < len(self._into):
             self._into = self._into[: self._left]
 
-    def _hash(self, arrival: _Arrival) -> None:
+    def _hash(self, arrival: Arrival) -> None:
         """Hash what came, in order: of a long vector one stretch after another in a thread, while more comes in."""
         if not arrival.in_thread:
             if len(arrival) > _INLINE_BYTES_MAX and arrival.unhashed >= _STRETCH_BYTES:
                 arrival.in_thread = True
                 hashed = asyncio.get_running_loop().run_in_executor(None, arrival.hash)
-                hashed.add_done_callback(lambda _: self._stretch_hashed(arrival))
+                hashed.add_done_callback(lambda _: arrival.stretch_hashed())
             elif arrival.whole or len(arrival) <= _INLINE_BYTES_MAX:
                 arrival.hash()
         if arrival.whole and arrival.in_thread:
@@ -403,19 +476,24 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         elif arrival.whole:
             self._end_body(arrival)
 
-    def _stretch_hashed(self, arrival: _Arrival) -> None:
-        arrival.in_thread = False
+    def stretch_hashed(self, arrival: Arrival) -> None:
+        """A thread has hashed some of what is on its way here."""
         if self.transport is not None and not self.transport.is_closing():
             self._hash(arrival)
 
-    def _end_body(self, arrival: _Arrival) -> None:
+    def _end_body(self, arrival: Arrival) -> None:
         assert self._pending is not None
-        _, digest, _ = self._pending
+        _, digest, _, _ = self._pending
+        arrival.lane = None
         self._next_head()
-        if arrival.digest != digest:
+        if arrival.digest == digest:
+            self.receiver.vector(digest, arrival.vector)
+        elif len(arrival.senders) > 1:  # nobody knows whose bytes are wrong
+            self._shelf.spoil(digest)
+            self.receiver.again(digest)
+        else:
             self._fail(Malformed("a vector whose bytes do not hash to its digest"))
             return
-        self.receiver.vector(digest, arrival.vector)
         self._go_on(_Hold.DIGEST)
 
     def _next_head(self) -> None:

@@ -30,10 +30,11 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
 from p2pnode.net.budget import Budget, allowance
-from p2pnode.net.lane import BulkLane, ControlLane, Lane
+from p2pnode.net.lane import Arrival, BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.observe.log import Log
 from p2pnode.settings import split_address
+from p2pnode.storage.unfinished import Unfinished
 from p2pnode.storage.vectors import Announced, Verdict
 from protocols.header import Digest, PeerId, Slot
 
@@ -76,6 +77,8 @@ class Delegate(Protocol):
 
     def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None: ...
 
+    def again(self, peer: PeerId, digest: Digest) -> None: ...
+
     def welcome(self, peer: PeerId) -> bool: ...
 
     def connected(self, peer: PeerId) -> None: ...
@@ -107,6 +110,9 @@ class Link:
 
     def vector(self, digest: Digest, vector: Announced) -> None:
         self.delegate.vector(self.peer, digest, vector)
+
+    def again(self, digest: Digest) -> None:
+        self.delegate.again(self.peer, digest)
 
     def lost(self, reason: BaseException | None) -> None:
         if self.down.is_set():
@@ -146,6 +152,23 @@ class Link:
         return lane
 
 
+@dataclass(frozen=True)
+class _PeersShelf:
+    """Where the bulk lanes of one peer leave and find what was cut off."""
+
+    peer: PeerId
+    unfinished: Unfinished[Arrival]
+
+    def keep(self, digest: Digest, arrival: Arrival) -> None:
+        self.unfinished.keep(self.peer, digest, arrival)
+
+    def resume(self, digest: Digest, offset: int) -> Arrival | None:
+        return self.unfinished.resume(digest, self.peer, offset)
+
+    def spoil(self, digest: Digest) -> None:
+        self.unfinished.spoil(digest)
+
+
 class Mesh:
     """All links of one node.
 
@@ -168,6 +191,8 @@ class Mesh:
         identity: Identity | None = None,
     ) -> None:
         self.me = me
+        self.unfinished: Unfinished[Arrival] = Unfinished()
+        """What came of vectors whose link was lost in the middle."""
         self._genesis = genesis
         self._config = config
         self._delegate = delegate
@@ -241,11 +266,11 @@ class Mesh:
         for peer in self._links:
             self._send_bytes(peer, data)
 
-    def stream(self, to: PeerId | None, slot: Slot, digest: Digest, vector: Announced) -> None:
-        """Send a vector to one connected member, or to all."""
+    def stream(self, to: PeerId | None, slot: Slot, digest: Digest, vector: Announced, offset: int = 0) -> None:
+        """Send a vector, from a byte on, to one connected member, or to all."""
         for peer, link in self._links.items():
             if link.up and to in (peer, None):
-                link.bulk.send(slot, digest, vector)
+                link.bulk.send(slot, digest, vector, offset)
 
     def pause(self, peer: PeerId, paused: bool) -> None:
         """Stop or go on reading messages of one member."""
@@ -474,7 +499,7 @@ class Mesh:
         lane: Lane = (
             ControlLane(link, budget, self._config.control_backlog_bytes_max)
             if name == "control"
-            else BulkLane(link, budget, self._config.bulk_backlog_bytes_max)
+            else BulkLane(link, budget, self._config.bulk_backlog_bytes_max, _PeersShelf(link.peer, self.unfinished))
         )
         # Nothing is read before the link is up: an answer to it could not be sent yet, and would be lost.
         transport.pause_reading()

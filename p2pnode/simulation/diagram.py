@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from p2pnode.codec import Want
+from p2pnode.codec import Holding, Want
 from p2pnode.node import Connected, Received, Started
 from p2pnode.simulation.network import Bytes, Delivery, Payload
 from protocols.effects import Evidence, Hello, Report
@@ -39,6 +39,8 @@ def _label(payload: Payload) -> str:
         return f"bytes {_short(payload.digest)} for {_place(payload.slot)}"
     if isinstance(payload, Want):
         return f"want {_short(payload.digest)}"
+    if isinstance(payload, Holding):
+        return f"holds {len(payload.whole)}"
     if not isinstance(payload, Received):
         return type(payload).__name__.lower()
     message = payload.message

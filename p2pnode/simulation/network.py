@@ -20,7 +20,8 @@ from torch import Tensor
 
 from p2pnode.byzantine.behaviour import Liar
 from p2pnode.byzantine.forgery import Sign
-from p2pnode.codec import Want, encode
+from p2pnode.codec import Holding, Want, encode
+from p2pnode.courier import Courier, Parcel
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.learning.wire import narrow, widen
 from p2pnode.node import (
@@ -50,6 +51,7 @@ from p2pnode.simulation.learner import Chance, Machine, School, SharedMixer, Tra
 from p2pnode.simulation.process import RETAINED, Conversation, Disk, Learner, OneBroadcast, Process
 from p2pnode.simulation.scenario import Scenario
 from p2pnode.simulation.schedule import HEAL_AT, SCHEDULES, Links
+from p2pnode.storage.unfinished import Unfinished
 from p2pnode.storage.vectors import Announced, Vector, Vectors, Verdict, digest_of, is_finite
 from protocols.effects import Accuse, Broadcast, Evidence, Expect, Fetch, Hello, Message, Mix, Send, Stream
 from protocols.faults import Fault
@@ -105,8 +107,8 @@ class Save:
     state: Any
 
 
-Payload: TypeAlias = Event | Bytes | Want | Ask | Due | Save
-Words: TypeAlias = Message | Hello | Want | Evidence
+Payload: TypeAlias = Event | Bytes | Want | Holding | Ask | Due | Save
+Words: TypeAlias = Message | Hello | Want | Holding | Evidence
 Adopted: TypeAlias = Callable[[PeerId, int, Vector], None]
 
 
@@ -177,7 +179,7 @@ class Network:
             )
         )
         self._links = Links(self._stream("links"))
-        self._grapevine = Links(self._stream("evidence"))
+        self._besides = {Evidence: Links(self._stream("evidence")), Holding: Links(self._stream("holding"))}
         self._work = self._stream("work")
         self._crashes = self._stream("crashes")
         self._trace = blake2b(digest_size=16)
@@ -235,7 +237,7 @@ class Network:
             self._start(process)
         for member in self._members:
             for peer in self._members[:member]:
-                self.connect(member, peer)
+                self.connect(member, peer, first=True)
         most = DELIVERIES_MAX_PER_MESSAGE * self._quiet_deliveries()
         while self._heap and self.deliveries < most:
             self._next()
@@ -269,13 +271,18 @@ class Network:
                     digest: [item for item in items if item[1] != gone] for digest, items in process.parked.items()
                 }
 
-    def connect(self, one: PeerId, other: PeerId) -> None:
-        """Bring a link up, if both ends run."""
+    def connect(self, one: PeerId, other: PeerId, *, first: bool = False) -> None:
+        """Bring a link up, if both ends run. On the first one both know before anything else that nothing is held."""
         if not all(process.alive for process in self._of[one] + self._of[other]):
             return
         self._cut -= {(one, other), (other, one)}
         for me, peer in ((one, other), (other, one)):
             for process in self._hears[me, peer]:
+                holding = process.courier.connected(peer)
+                if first:
+                    process.courier.heard(peer, holding)
+                else:
+                    self._post(process, peer, holding, encode(holding))
                 self._local(process, Connected(peer), 0.0)
 
     def doom(self, member: PeerId) -> None:
@@ -316,7 +323,7 @@ class Network:
         disk = Disk(self._signs[member])
         learner = self._learner(index)
         node, vectors, conversation = self._incarnation(member, disk, learner)
-        return Process(member, disk, learner, node, conversation, vectors)
+        return Process(member, disk, learner, node, conversation, vectors, Courier(vectors, Unfinished()))
 
     def _learner(self, index: int) -> Learner:
         if self.school is not None:
@@ -372,6 +379,7 @@ class Network:
         process.node, process.vectors, process.conversation = self._incarnation(
             process.member, process.disk, process.learner
         )
+        process.courier = Courier(process.vectors, Unfinished())
         self._start(process)
         for peer in self._others[process.member]:
             self.connect(process.member, peer)
@@ -406,8 +414,8 @@ class Network:
                 self._push(time, (target, me, target.epoch, epoch, payload, words, self.now))
 
     def _links_of(self, payload: Payload) -> Links:
-        """Evidence is said besides all else, and moves nothing of it."""
-        return self._grapevine if _lane(payload) is Evidence else self._links
+        """What is said besides all else moves nothing of it."""
+        return self._besides.get(_lane(payload), self._links)
 
     def _next(self) -> None:
         _, _, time, item = heappop(self._heap)
@@ -470,17 +478,16 @@ class Network:
                 else:
                     self._handle(process, Unusable(digest))
             case Ask(header, holder):
-                slot = vectors.ask(header.digest, holder)
-                if slot is not None:
-                    want = Want(slot, header.digest)
+                want = process.courier.ask(header.digest, holder)
+                if want is not None:
                     self._post(process, holder, want, encode(want))
                     self._unpark(process, header.digest)
             case Due(step):
                 self._trained(process, step)
-            case Want(slot, digest):
-                held = vectors.get(digest)
-                if held is not None:
-                    self._post(process, source, Bytes(slot, digest, held, is_finite(held)), digest)
+            case Want():
+                self._ship(process, process.courier.asked(source, payload))
+            case Holding():
+                self._ship(process, process.courier.heard(source, payload))
             case Save(step, state):
                 if step % self._saving == 0:
                     process.disk.checkpoint = (step, state)
@@ -507,11 +514,14 @@ class Network:
         honest = process.member in self._honest
         match effect:
             case Send(to, message):
+                if isinstance(message, Hello):
+                    process.courier.greeted(to)
                 self._say(process, (to,), message)
             case Broadcast(message):
                 self._say(process, self._others[process.member], message)
             case Stream(header, to):
-                self._stream_bytes(process, header, self._others[process.member] if to is None else (to,))
+                self._propose(process, header)
+                self._ship(process, process.courier.stream(header, to))
             case Expect(header):
                 self._expect(process, header)
             case Fetch(header, holders):
@@ -534,6 +544,7 @@ class Network:
                 self._adopt(process, step, digest)
             case Release(before, own):
                 process.vectors.window(before, own, process.node.horizon)
+                process.courier.moved()
                 self._unpark(process)
             case Jump():
                 self.jumps += 1
@@ -550,17 +561,17 @@ class Network:
         for peer in to:
             self._post(process, peer, received, words)
 
-    def _stream_bytes(self, process: Process, header: Header, to: tuple[PeerId, ...]) -> None:
+    def _propose(self, process: Process, header: Header) -> None:
         vector = process.vectors.get(header.digest)
-        if vector is None:
-            return
-        if header.origin == process.member and process.member in self._honest:
+        if vector is not None and header.origin == process.member and process.member in self._honest:
             self.checks.proposed(process.member, header.slot, widen(vector))
-        # Liars that say the same made it each for himself; as one array, all who receive it can tell that it is.
-        vector = self._arrays.setdefault(header.digest, vector)
-        payload = Bytes(header.slot, header.digest, vector, is_finite(vector))
-        for peer in to:
-            self._post(process, peer, payload, header.digest)
+
+    def _ship(self, process: Process, parcels: list[Parcel]) -> None:
+        for parcel in parcels:
+            # Liars that say the same made it each for himself; as one array, all who receive it can tell that it is.
+            vector = self._arrays.setdefault(parcel.digest, parcel.vector)
+            payload = Bytes(parcel.slot, parcel.digest, vector, is_finite(vector))
+            self._post(process, parcel.to, payload, parcel.digest)
 
     def _expect(self, process: Process, header: Header) -> None:
         if process.vectors.expect(header):
@@ -671,8 +682,8 @@ class Network:
 
 def _lane(payload: Payload) -> type[Any]:
     """What keeps its order, where links keep any, among its like."""
-    if isinstance(payload, Bytes):
-        return Bytes
+    if isinstance(payload, Bytes | Holding):
+        return type(payload)
     return Evidence if isinstance(payload, Received) and isinstance(payload.message, Evidence) else Received
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from p2pnode.courier import Courier
 from p2pnode.node import Event, Node, NodeEffect
 from p2pnode.recipe import BROADCASTS, Recipe
 from p2pnode.storage.checkpoint import OUTBOX_STEPS
@@ -110,6 +111,7 @@ class Process:
     node: Node
     conversation: Conversation
     vectors: Vectors
+    courier: Courier
     epoch: int = 0
     alive: bool = True
     parked: dict[Digest, list[Any]] = field(default_factory=dict)

@@ -5,10 +5,10 @@ code.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import blake3
 import numpy as np
@@ -17,8 +17,8 @@ from safetensors.numpy import save
 
 from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, asking_disk
-from p2pnode.storage.vectors import Announced, Vector
-from protocols.header import Slot
+from p2pnode.storage.vectors import ARRAYS, Announced, Vector
+from protocols.header import FLOAT32, Slot
 
 Unusable: TypeAlias = Callable[[Path, str], None]
 """Is told of a file that is there and counts as none, and why."""
@@ -98,7 +98,7 @@ class Outbox:
 
     def get(self, slot: Slot) -> Announced | None:
         """One's own vector of this slot, if it is kept and whole."""
-        _, tensors = _whole(self._path(slot), self._network, self._unusable)
+        _, tensors = _whole(self._path(slot), self._network, self._unusable, tuple(ARRAYS.values()))
         return tensors.get("vector")
 
     def kept(self) -> dict[Slot, Announced]:
@@ -120,8 +120,11 @@ def _sealed(tensors: dict[str, Announced], metadata: dict[str, str]) -> bytes:
     return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
 
 
-def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str], dict[str, Announced]]:
-    """Metadata and tensors of a file; nothing of either where it is missing, damaged or another network's."""
+def _whole(
+    path: Path, network: str, unusable: Unusable, dtypes: Sequence[np.dtype[Any]] = (ARRAYS[FLOAT32],)
+) -> tuple[dict[str, str], dict[str, Announced]]:
+    """Metadata and tensors of a file; nothing of either where it is missing, damaged or another network's,
+    or where it holds other numbers than these."""
     try:
         with path.open("rb"):
             pass  # so that it is told why it cannot be opened
@@ -141,8 +144,8 @@ def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str]
     if metadata.get("network") != network:
         unusable(path, "it is another network's")
         return {}, {}
-    if any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        unusable(path, "it holds other numbers than float32")
+    if any(tensor.dtype not in dtypes for tensor in tensors.values()):
+        unusable(path, f"it holds other numbers than {' or '.join(dtype.name for dtype in dtypes)}")
         return {}, {}
     return metadata, tensors
 

@@ -67,6 +67,8 @@ class Vectors:
         self._wanted: dict[Digest, _Wanted] = {}
         self._welcomed: dict[tuple[PeerId, Digest], Slot] = {}
         """For which slot a peer's bytes were let in last: those that come once more wait for no header."""
+        self._announced: dict[tuple[PeerId, Digest], Slot] = {}
+        """For which slot a peer announced a vector of its own last."""
 
     def __len__(self) -> int:
         """How many vectors are kept."""
@@ -100,7 +102,8 @@ class Vectors:
 
     def expect(self, header: Header) -> bool:
         """Welcome the bytes of this header from its origin; whether they are here already."""
-        self._welcome(header.origin, header)
+        _remember(self._announced, header.origin, header)
+        _remember(self._welcomed, header.origin, header)
         vector = self.get(header.digest)
         if vector is not None:
             _keep(self._held, header.slot, header.digest, vector)
@@ -117,13 +120,23 @@ class Vectors:
         if wanted is None:
             return None
         wanted.senders.add(peer)
-        self._welcome(peer, wanted.header)
+        _remember(self._welcomed, peer, wanted.header)
         return wanted.header.slot
 
     def awaited(self, origin: PeerId, slot: Slot) -> Header | None:
         """The header of this member's vector of a slot, if its bytes are wanted and not here."""
         headers = (wanted.header for wanted in self._wanted.values())
         return next((header for header in headers if (header.origin, header.slot) == (origin, slot)), None)
+
+    def wants(self, digest: Digest, peer: PeerId | None = None) -> bool:
+        """Whether these bytes are still to come; from this peer, if one is given."""
+        wanted = self._wanted.get(digest)
+        return wanted is not None and (peer is None or peer in wanted.senders)
+
+    def had_of(self, origin: PeerId) -> list[tuple[Slot, Digest]]:
+        """Which of a member's own vectors came, and for which slots nothing more is needed of them, the latest last."""
+        announced = ((slot, digest) for (peer, digest), slot in self._announced.items() if peer == origin)
+        return sorted((slot, digest) for slot, digest in announced if digest not in self._wanted)
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
         """What to do with `nbytes` bytes that `peer` wants to send under this digest.
@@ -172,15 +185,18 @@ class Vectors:
         """
         if own != self._oldest:
             self._welcomed = {sent: slot for sent, slot in self._welcomed.items() if slot >= own}
+            self._announced = {sent: slot for sent, slot in self._announced.items() if slot >= own}
         self._oldest, self._horizon = own, horizon
         self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
         self._outcomes = {digest: kept for digest, kept in self._outcomes.items() if kept[0] >= before}
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
 
-    def _welcome(self, sender: PeerId, header: Header) -> None:
-        sent = (sender, header.digest)
-        self._welcomed[sent] = max(header.slot, self._welcomed.get(sent, header.slot))
+
+def _remember(table: dict[tuple[PeerId, Digest], Slot], sender: PeerId, header: Header) -> None:
+    """For which slot a peer's bytes were last spoken of."""
+    sent = (sender, header.digest)
+    table[sent] = max(header.slot, table.get(sent, header.slot))
 
 
 def _keep(table: dict[Digest, tuple[Slot, Announced]], slot: Slot, digest: Digest, vector: Announced) -> None:

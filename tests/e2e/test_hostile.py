@@ -95,7 +95,7 @@ async def declared_lengths(attacker):
         ("control", b"\xff\xff\xff\xff"),
         ("control", framed(b"\xdd\xff\xff\xff\xff")),
         ("control", framed(b"\xc6\xff\xff\xff\xff")),
-        ("bulk", struct.pack(">QBHQ32s", 0, 0, 0, 2**62, bytes(32))),
+        ("bulk", struct.pack(">QBHQQ32s", 0, 0, 0, 2**62, 0, bytes(32))),
     ):
         await attacker.again()
         await attacker.say(lane, data + bytes(100_000))

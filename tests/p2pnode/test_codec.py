@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from p2pnode.codec import (
     EVIDENCE_MAGIC,
+    HELD_MAX,
     MESSAGE_BYTES_MAX,
     Finished,
+    Holding,
     Want,
     WireMessage,
     decode,
@@ -33,6 +35,7 @@ fuzz = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCh
 slots = st.builds(Slot, st.integers(0, STEP_MAX), st.integers(0, 255), st.integers(0, 65535))
 members = st.integers(0, MEMBERS_MAX - 1)
 digests = st.binary(min_size=32, max_size=32)
+offsets = st.integers(0, 8 * LENGTH_MAX)
 signatures = st.binary(min_size=64, max_size=64)
 headers = st.builds(Header, digests, members, slots, st.integers(0, 255), st.integers(0, LENGTH_MAX), digests)
 signed = st.builds(SignedHeader, headers, signatures)
@@ -41,7 +44,12 @@ messages = st.one_of(
     st.builds(Echo, slots, members, signatures),
     st.builds(Certificate, signed, st.lists(st.tuples(members, signatures), max_size=4).map(tuple)),
     st.builds(Sighting, signed),
-    st.builds(Want, slots, digests),
+    st.builds(Want, slots, digests, offsets),
+    st.builds(
+        Holding,
+        st.lists(st.tuples(slots, digests), max_size=4).map(tuple),
+        st.lists(st.tuples(digests, offsets), max_size=4).map(tuple),
+    ),
     st.just(Finished()),
     st.builds(Hello, st.integers(0, STEP_MAX)),
     st.builds(DigestEcho, signed),
@@ -67,6 +75,7 @@ ONE_OF_EACH = [
     Ready(HEADER.slot, 3, b"d" * 32),
     Report(HEADER.slot, (0, 1, 200)),
     Evidence(Equivocation(SIGNED, replace(SIGNED, signature=b"t" * 64))),
+    Holding(((HEADER.slot, b"d" * 32),), ((b"e" * 32, 1000),)),
 ]
 
 
@@ -81,7 +90,7 @@ def decodes_only_to_itself(data):
 
 def test_every_kind_of_message_is_tested():
     assert {type(message) for message in ONE_OF_EACH} == set(get_args(WireMessage))
-    assert [encode(message)[1] for message in ONE_OF_EACH] == list(range(1, 12))
+    assert [encode(message)[1] for message in ONE_OF_EACH] == list(range(1, 13))
 
 
 @fuzz
@@ -109,7 +118,7 @@ wire_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.sampled_from([*range(1, 12), 1.0, -1])
+    | st.sampled_from([*range(1, 13), 1.0, -1])
     | st.floats()
     | st.text("aé", max_size=3)
     | st.binary(max_size=70)
@@ -250,6 +259,21 @@ def test_the_largest_certificate_fits_and_a_larger_one_does_not_decode():
     assert len(encode(largest)) <= MESSAGE_BYTES_MAX
     with pytest.raises(Malformed):
         decode(encode(Certificate(LARGEST, (*echoes, (0, b"\xff" * 64)))))
+
+
+def test_the_largest_holding_fits_and_a_larger_one_does_not_decode():
+    slot, digest, most = LARGEST.header.slot, b"\xff" * 32, 8 * LENGTH_MAX
+    largest = Holding(((slot, digest),) * HELD_MAX, ((digest, most),) * HELD_MAX)
+    assert decode(encode(largest)) == largest
+    assert len(encode(largest)) <= MESSAGE_BYTES_MAX
+    for larger in (
+        replace(largest, whole=(*largest.whole, (slot, digest))),
+        replace(largest, parts=(*largest.parts, (digest, most))),
+        replace(largest, parts=((digest, most + 1),)),
+        Want(slot, digest, most + 1),
+    ):
+        with pytest.raises(Malformed):
+            decode(encode(larger))
 
 
 def test_the_largest_report_fits_and_a_larger_one_does_not_decode():

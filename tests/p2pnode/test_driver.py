@@ -16,11 +16,13 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
-from p2pnode.codec import Want, decode_evidence, encode_evidence
+from p2pnode.codec import Want, decode, decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.learning.wire import narrow, widen
+from p2pnode.net import lane as lane_module
+from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Mesh
 from p2pnode.node import Adopt, Received
 from p2pnode.punctuality import FIRST_S
@@ -598,6 +600,78 @@ def test_who_comes_late_while_others_speak_hears_their_vectors_in_order(tmp_path
     uvloop.run(work())
 
 
+def test_links_that_are_lost_in_the_middle_of_vectors_or_after_them_cost_no_byte_twice(tmp_path, monkeypatch):
+    """Nobody goes on without anyone, and every few vectors one of the two ends loses the link."""
+    update, begun, bodies, cut = BulkLane._body_updated, Counter(), Counter(), Counter()
+    steps, every = 8, 5
+
+    def lossy(lane, nbytes):
+        peer, drivers_mesh = lane.receiver.peer, lane.receiver.delegate
+        bodies[drivers_mesh] += nbytes
+        before = lane._arrival
+        update(lane, nbytes)
+        begun[drivers_mesh, peer] += before is not None and lane._arrival is None
+        done, middle = begun[drivers_mesh, peer], lane._arrival is not None
+        if done >= (cut[drivers_mesh, peer] + 1) * every and middle == (done % 2 == 0):
+            cut[drivers_mesh, peer] += 1
+            asyncio.get_running_loop().call_soon(lane.close)
+
+    monkeypatch.setattr(BulkLane, "_body_updated", lossy)
+    monkeypatch.setattr(lane_module, "_TURN_BYTES", 4096)
+    _, homes = found_network(tmp_path, 3, steps=steps, fetch_after_s=60.0)
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        results = await run_all(*drivers)
+        assert [result.steps for result in results] == [steps] * 3
+        for driver in drivers:
+            assert driver._log.of("fault") == []
+            vectors = 2 * steps * driver.recipe.slots(steps)
+            assert bodies[driver] == vectors * driver.vectors.nbytes
+            assert len(driver._mesh.unfinished) == 0
+            assert sum(count for (where, _), count in cut.items() if where is driver) >= 2
+
+    uvloop.run(work())
+
+
+def test_half_a_vector_that_was_wrong_costs_that_vector_once_more_and_nobody_its_name(tmp_path, monkeypatch):
+    """A liar sends one peer a wrong beginning and goes; the honest one that sends the rest is not blamed."""
+    update, spoilt, wants = BulkLane._body_updated, [], []
+
+    def wrong(lane, nbytes):
+        begun = lane._arrival
+        if lane.receiver.delegate is victim and lane.receiver.peer == liar.me and not spoilt and begun is not None:
+            begun.vector.view(np.uint8)[begun.filled] ^= 1
+            spoilt.append(lane._pending[1])
+            asyncio.get_running_loop().call_soon(lane.close)
+        update(lane, nbytes)
+
+    def keep_back(parcels):
+        ship([one for one in parcels if (one.to, one.digest) not in {(victim.me, digest) for digest in spoilt}])
+
+    def overhear(peer, message):
+        if isinstance(message, Want) and (peer, message.digest) == (honest.me, spoilt[0]):
+            wants.append(message.offset)
+        send(peer, message)
+
+    monkeypatch.setattr(BulkLane, "_body_updated", wrong)
+    monkeypatch.setattr(lane_module, "_TURN_BYTES", 4096)
+    _, homes = found_network(tmp_path, 3, steps=3)
+    victim, honest, liar = drivers = [make(home) for home in homes]
+    ship, send = liar._ship, victim._mesh.send
+    liar._ship, victim._mesh.send = keep_back, overhear
+
+    async def work():
+        results = await run_all(*drivers)
+        assert [result.steps for result in results] == [3] * 3
+        assert results[0].mixed == {"node0": 3, "node1": 3, "node2": 3}
+
+    uvloop.run(work())
+    first, *again = wants
+    assert (first > 0, again) == (True, [0])
+    assert all(driver._log.of("fault") == [] for driver in drivers)
+
+
 def test_a_finished_node_that_is_started_again_is_done_and_says_nothing_wrong(tmp_path):
     _, homes = found_network(tmp_path, 5, 1, steps=4, linger_s=0.5)
     uvloop.run(_run_homes(homes))
@@ -641,19 +715,21 @@ def test_who_crashes_begins_in_the_last_step_it_spoke_in_and_says_the_same_again
     said = [{}, {}]
 
     def overhear(driver, heard):
-        stream, sign = driver._mesh.stream, driver._signer.sign
+        send, sign = driver._mesh._send_bytes, driver._signer.sign
 
-        def streaming(peer, slot, digest, vector):
-            heard.setdefault(slot, digest)
-            assert heard[slot] == digest
-            stream(peer, slot, digest, vector)
+        def sending(peer, data):
+            message = decode(data)
+            if isinstance(message, Proposal | Certificate) and message.origin == driver.me:
+                heard.setdefault(message.slot, message.signed.header.digest)
+                assert heard[message.slot] == message.signed.header.digest
+            send(peer, data)
 
         def signing(claim):
             signature = sign(claim)
             assert signature is not None, "it says nothing that it would have to take back"
             return signature
 
-        driver._mesh.stream, driver._signer.sign = streaming, signing
+        driver._mesh._send_bytes, driver._signer.sign = sending, signing
 
     async def work():
         others = [make(home) for home in homes[:4]]

@@ -15,12 +15,14 @@ from p2pnode.errors import FrameTooLarge, LinkError, Malformed
 from p2pnode.net import lane as lanes
 from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.lane import BulkLane, ControlLane
+from p2pnode.net.mesh import _PeersShelf
+from p2pnode.storage.unfinished import Unfinished
 from p2pnode.storage.vectors import Verdict, digest_of
 from protocols.header import Slot
 from tests.loopback import until
 
 MIB = 2**20
-HEAD_BYTES = struct.calcsize(">QBHQ32s")
+HEAD_BYTES = struct.calcsize(">QBHQQ32s")
 BACKLOG = MIB
 PLENTY = Allowance(1e9, 1e12, 1e9)
 
@@ -74,7 +76,7 @@ class Taker:
     def __init__(self, verdict=Verdict.TAKE, error=None):
         self.verdict = verdict
         self.error = error
-        self.messages, self.judged, self.vectors, self.reasons = [], [], [], []
+        self.messages, self.judged, self.vectors, self.reasons, self.asked_again = [], [], [], [], []
 
     def message(self, data):
         if self.error is not None and data == b"bad":
@@ -88,6 +90,9 @@ class Taker:
     def vector(self, digest, vector):
         self.vectors.append((digest, vector))
 
+    def again(self, digest):
+        self.asked_again.append(digest)
+
     def lost(self, reason):
         self.reasons.append(reason)
 
@@ -99,9 +104,9 @@ def control(error=None, budget=None):
     return lane, taker, transport
 
 
-def bulk(verdict=Verdict.TAKE, budget=None):
+def bulk(verdict=Verdict.TAKE, budget=None, shelf=None):
     taker, transport = Taker(verdict), FakeTransport()
-    lane = BulkLane(taker, budget or Budget(PLENTY), BACKLOG)
+    lane = BulkLane(taker, budget or Budget(PLENTY), BACKLOG, shelf)
     lane.connection_made(transport)
     return lane, taker, transport
 
@@ -115,10 +120,10 @@ def vector(seed, length=1000):
 
 
 def on_wire(*sent):
-    """What a lane writes for these (slot, vector)."""
+    """What a lane writes for these (slot, vector), or (slot, vector, offset)."""
     lane, _, transport = bulk()
-    for slot, each in sent:
-        lane.send(slot, digest_of(each), each)
+    for slot, each, *offset in sent:
+        lane.send(slot, digest_of(each), each, *offset)
     return transport.bytes
 
 
@@ -151,8 +156,8 @@ async def feed_on(lane, transport, data):
             return
 
 
-def long_on_wire(each):
-    return struct.pack(">QBHQ32s", 0, 0, 0, each.nbytes, digest_of(each)) + each.tobytes()
+def long_on_wire(each, offset=0):
+    return struct.pack(">QBHQQ32s", 0, 0, 0, each.nbytes, offset, digest_of(each)) + each.tobytes()[offset:]
 
 
 def peak_of(act):
@@ -484,7 +489,7 @@ def test_bytes_that_do_not_hash_to_their_digest_close(place):
 
 def test_no_memory_is_taken_for_a_vector_that_is_not_let_in():
     """The head declares 1 GiB; only TAKE may believe it."""
-    head = struct.pack(">QBHQ32s", 0, 0, 0, 2**30, bytes(32))
+    head = struct.pack(">QBHQQ32s", 0, 0, 0, 2**30, 0, bytes(32))
 
     def flood(verdict):
         lane, _, transport = bulk(verdict)
@@ -574,7 +579,7 @@ def test_a_long_vector_is_hashed_in_order_beside_the_loop(place, monkeypatch):
     wire = bytearray(long_on_wire(each) + on_wire((Slot(1), vector(2))))
     if place is not None:
         wire[HEAD_BYTES + place] ^= 1
-    hash_ = lanes._Arrival.hash
+    hash_ = lanes.Arrival.hash
 
     def seen(arrival):
         hashed.append((threading.get_ident() == here, len(arrival), arrival.unhashed))
@@ -587,7 +592,7 @@ def test_a_long_vector_is_hashed_in_order_beside_the_loop(place, monkeypatch):
         await feed_on(lane, transport, bytes(wire[end:]))
         await until(lambda: len(taker.vectors) == 2 or transport.aborted, "both vectors")
 
-    monkeypatch.setattr(lanes._Arrival, "hash", seen)
+    monkeypatch.setattr(lanes.Arrival, "hash", seen)
     lane, taker, transport = bulk()
     asyncio.run(run())
     assert [
@@ -605,7 +610,7 @@ def test_a_long_vector_is_hashed_in_order_beside_the_loop(place, monkeypatch):
 @pytest.mark.parametrize("lost", [False, True])
 def test_nothing_more_is_read_until_a_long_vector_is_hashed(lost, monkeypatch):
     each, may_hash = vector(1, 3 * MIB // 2), threading.Event()
-    hash_ = lanes._Arrival.hash
+    hash_ = lanes.Arrival.hash
 
     def slowly(arrival):
         assert may_hash.wait(60)
@@ -632,10 +637,202 @@ def test_nothing_more_is_read_until_a_long_vector_is_hashed(lost, monkeypatch):
             left = feed(lane, transport, left)
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(lanes._Arrival, "hash", slowly)
+    monkeypatch.setattr(lanes.Arrival, "hash", slowly)
     lane, taker, transport = bulk()
     asyncio.run(run())
     assert len(taker.vectors) == (not lost)
+
+
+# Lanes that are lost in the middle of a vector.
+
+
+def shelves(peers=1):
+    """Those of so many peers at one node."""
+    unfinished = Unfinished()
+    return unfinished, [_PeersShelf(peer, unfinished) for peer in range(peers)]
+
+
+@pytest.mark.parametrize("step", [1, 97, 1001])
+def test_of_a_vector_that_is_cut_off_again_and_again_every_byte_comes_once(step):
+    """Cut after so many bytes of the body each time, while the peers take turns."""
+    each = vector(1, 1000 if step > 1 else 30)
+    unfinished, ways = shelves(2)
+    turn, sent = 0, 0
+    while True:
+        lane, taker, transport = bulk(shelf=ways[turn % 2])
+        wire = on_wire((Slot(0), each, unfinished.offset(digest_of(each), turn % 2)))
+        sent += len(wire[HEAD_BYTES:][:step])
+        feed(lane, transport, wire[: HEAD_BYTES + step])
+        if taker.vectors:
+            break
+        lane.connection_lost(None)
+        assert len(unfinished) == 1
+        turn += 1
+    assert taker.vectors[0][1].tobytes() == each.tobytes()
+    assert sent == each.nbytes
+    assert len(unfinished) == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_wherever_a_lane_is_cut_the_next_one_brings_all_and_no_byte_of_a_vector_twice(early):
+    """Early: the lane is closed here, before its end is told; as where a newer link takes its place."""
+    first, second, third = vector(1, 40), vector(2, 60), vector(3, 20)
+    wire = on_wire((Slot(0), first), (Slot(1), second), (Slot(2), third))
+    for cut in range(len(wire)):
+        unfinished, [shelf] = shelves()
+        lane, taker, transport = bulk(shelf=shelf)
+        feed(lane, transport, wire[:cut])
+        if early:
+            lane.close()
+        else:
+            lane.connection_lost(None)
+        here = {digest for digest, _ in taker.vectors}
+        rest = [(Slot(0), each, unfinished.offset(digest_of(each), 0)) for each in (first, second, third)]
+        lane.connection_lost(None)
+        again, taken, transport = bulk(shelf=shelf)
+        body = on_wire(*[one for one in rest if digest_of(one[1]) not in here])
+        assert feed(again, transport, body) == b""
+        came = [got.tobytes() for _, got in taker.vectors + taken.vectors]
+        assert came == [each.tobytes() for each in (first, second, third)]
+        assert cut + len(body) <= len(wire) + 2 * HEAD_BYTES
+        assert (taken.asked_again, len(unfinished)) == ([], 0)
+
+
+@pytest.mark.parametrize("place", [0, 100, 1999])
+@pytest.mark.parametrize("second", [0, 1])
+def test_of_halves_from_two_nobody_is_blamed_and_all_is_asked_for_and_of_halves_from_one_it_is(place, second):
+    each, after = vector(1), vector(2)
+    unfinished, ways = shelves(2)
+    wrong = bytearray(on_wire((Slot(0), each)))
+    wrong[HEAD_BYTES + place] ^= 1
+    lane, _, transport = bulk(shelf=ways[0])
+    feed(lane, transport, bytes(wrong[: HEAD_BYTES + 2000]))
+    lane.connection_lost(None)
+    lane, taker, transport = bulk(shelf=ways[second])
+    feed(lane, transport, on_wire((Slot(0), each, 2000), (Slot(0), after)))
+    if second == 0:
+        assert transport.aborted
+        lane.connection_lost(None)
+        assert isinstance(taker.reasons[0], Malformed)
+        return
+    assert not transport.aborted
+    assert taker.asked_again == [digest_of(each)]
+    assert [digest for digest, _ in taker.vectors] == [digest_of(after)], "what comes behind it is heard"
+    feed(lane, transport, on_wire((Slot(0), each))[: HEAD_BYTES + 2000])
+    lane.connection_lost(None)
+    assert unfinished.offset(digest_of(each), 1) == 2000
+    assert unfinished.offset(digest_of(each), 0) == 0, "from now on it is put together from one"
+    lane, taker, transport = bulk(shelf=ways[1])
+    feed(lane, transport, on_wire((Slot(0), each, 2000)))
+    assert taker.vectors[0][1].tobytes() == each.tobytes()
+
+
+@pytest.mark.parametrize("offset", [1, 999, 1001, 4000])
+def test_what_begins_where_nothing_ends_is_charged_and_thrown_away_and_asked_for_anew(offset):
+    each, after = vector(1), vector(2)
+
+    async def work():
+        unfinished, [shelf] = shelves()
+        if offset != 1:
+            lane, _, transport = bulk(shelf=shelf)
+            feed(lane, transport, on_wire((Slot(0), each))[: HEAD_BYTES + 1000])
+            lane.connection_lost(None)
+        lane, taker, transport = bulk(budget=frugal(vectors=1e-3), shelf=shelf)
+        rest = feed(lane, transport, on_wire((Slot(0), each, offset), (Slot(0), after)))
+        assert taker.asked_again == [digest_of(each)]
+        assert len(rest) == each.nbytes - offset + HEAD_BYTES + after.nbytes, "it owes, and is not read"
+        lane, taker, transport = bulk(shelf=shelf)
+        assert feed(lane, transport, on_wire((Slot(0), each, offset), (Slot(0), after))) == b""
+        assert [digest for digest, _ in taker.vectors] == [digest_of(after)]
+        assert len(unfinished) == (offset != 1)
+
+    asyncio.run(work())
+
+
+def test_an_offset_beyond_the_end_closes():
+    each = vector(1)
+    wire = struct.pack(">QBHQQ32s", 0, 0, 0, each.nbytes, each.nbytes + 1, digest_of(each))
+    for verdict in Verdict:
+        lane, taker, transport = bulk(verdict)
+        feed(lane, transport, wire)
+        assert transport.aborted
+        lane.connection_lost(None)
+        assert isinstance(taker.reasons[0], Malformed)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3999, 4000])
+@pytest.mark.parametrize("verdict", [Verdict.DISCARD, Verdict.WAIT])
+def test_of_the_rest_of_a_vector_only_the_rest_is_drained(offset, verdict):
+    each, after = vector(1), vector(2)
+    lane, taker, transport = bulk({digest_of(each): verdict})
+    rest = feed(lane, transport, on_wire((Slot(0), each, offset), (Slot(0), after)))
+    if verdict is Verdict.WAIT:
+        assert rest != b""
+        taker.verdict = Verdict.DISCARD
+        lane.retry()
+        taker.verdict = Verdict.TAKE
+        assert feed(lane, transport, rest) == b""
+    assert [digest for digest, _ in taker.vectors] == [digest_of(after)]
+    assert taker.asked_again == []
+
+
+@pytest.mark.parametrize("cut", [MIB // 2, 3 * MIB, 6 * MIB - 2048])
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_long_vector_that_is_cut_off_while_it_is_hashed_goes_on_whenever_the_hash_is_done(cut, hashed, monkeypatch):
+    """Also where all of it is here, and its lane was lost before that was known."""
+    each, may_hash = vector(1, 3 * MIB // 2 - 512), threading.Event()
+    hash_ = lanes.Arrival.hash
+
+    def slowly(arrival):
+        assert may_hash.wait(60)
+        hash_(arrival)
+
+    async def run():
+        unfinished, [shelf] = shelves()
+        lane, taker, transport = bulk(shelf=shelf)
+        left = long_on_wire(each)[: HEAD_BYTES + cut]
+        while left:
+            left = feed(lane, transport, left)
+            await asyncio.sleep(0)
+        if hashed:
+            may_hash.set()
+        lane.connection_lost(None)
+        assert taker.vectors == []
+        assert unfinished.offset(digest_of(each), 0) == cut
+        lane, taker, transport = bulk(shelf=shelf)
+        left = long_on_wire(each, cut)
+        while left:
+            left = feed(lane, transport, left)
+            await asyncio.sleep(0)
+        may_hash.set()
+        await until(lambda: taker.vectors, "the vector")
+        assert taker.vectors[0][1].tobytes() == each.tobytes()
+        assert transport.reading
+
+    if not hashed and cut > MIB:
+        monkeypatch.setattr(lanes.Arrival, "hash", slowly)
+    asyncio.run(run())
+
+
+def test_a_rest_is_queued_beside_the_whole_and_counts_as_what_it_is():
+    each = vector(1, BACKLOG // 4 - 1000)
+
+    async def run():
+        lane, _, transport = bulk()
+        lane.pause_writing()
+        for offset in (each.nbytes - 4, each.nbytes - 4, 0, each.nbytes):
+            lane.send(Slot(0), digest_of(each), each, offset)
+        assert not transport.aborted
+        lane.resume_writing()
+        parts = [long_on_wire(each, offset) for offset in (each.nbytes - 4, 0, each.nbytes)]
+        await until(lambda: len(transport.bytes) >= sum(map(len, parts)), "all")
+        assert transport.bytes == b"".join(parts)
+        assert lane.bytes_sent == len(transport.bytes)
+
+    asyncio.run(run())
+
+
+# Queues.
 
 
 def test_a_vector_waits_in_the_queue_once_and_uncopied():

@@ -15,6 +15,7 @@ from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, Malformed, WireError
 from p2pnode.identity import Identity
+from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Link, Mesh
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
@@ -39,7 +40,7 @@ class Member:
         self.mesh = Mesh(self.me, home, genesis, self.config, self, self.log)
         self.greet = greet
         self.heard, self.vectors, self.ups, self.downs, self.early = [], [], [], [], []
-        self.banned, self.asked = set(), 0
+        self.banned, self.asked, self.asked_again = set(), 0, []
 
     def received(self, peer, message):
         self.heard.append((peer, message))
@@ -51,6 +52,9 @@ class Member:
 
     def vector(self, peer, digest, vector):
         self.vectors.append((peer, digest, vector.tobytes()))
+
+    def again(self, peer, digest):
+        self.asked_again.append((peer, digest))
 
     def welcome(self, peer):
         self.asked += 1
@@ -217,6 +221,42 @@ def test_a_link_given_up_is_told_of_once_and_comes_back(tmp_path, run):
             await linked(a, b)
             assert len(b.downs) == 1
 
+    run(work())
+
+
+@on_both_loops
+@pytest.mark.parametrize("cutter", [0, 1])
+def test_a_link_that_is_cut_in_a_vector_again_and_again_costs_no_byte_of_it_twice(tmp_path, run, cutter, monkeypatch):
+    """Whichever side cuts it, and whichever dials."""
+    each = np.random.default_rng(0).standard_normal(2**21).astype(np.float32)
+    named, cuts = digest_of(each), [each.nbytes * sixth // 6 for sixth in range(1, 5)]
+    update = BulkLane._body_updated
+
+    def cut(lane, nbytes):
+        update(lane, nbytes)
+        if cuts and lane._arrival is not None and lane._arrival.filled >= cuts[0]:
+            cuts.pop(0)
+            asyncio.get_running_loop().call_soon(members[cutter].mesh.close, PeerId(1 - cutter), LinkError("cut"))
+
+    async def work():
+        taker.judge = lambda *_: Verdict.TAKE
+        async with running(*members):
+            came = []
+            for links in range(1, 6):
+                await until(lambda links=links: all(len(member.ups) == links for member in members), "a link")
+                await linked(*members)
+                came.append(taker.mesh.unfinished.offset(named, sender.me))
+                sender.mesh.stream(taker.me, Slot(0), named, each, came[-1])
+            await until(lambda: taker.vectors, "the vector")
+            assert came == sorted(set(came)), "it gets on each time"
+            assert taker.vectors[0][2] == each.tobytes()
+            assert taker.asked_again == []
+            assert each.nbytes <= taker.mesh.bytes_received < each.nbytes + 2**16
+        assert len(taker.mesh.unfinished) == 0
+
+    monkeypatch.setattr(BulkLane, "_body_updated", cut)
+    genesis, homes = found_network(tmp_path, 2)
+    sender, taker = members = [Member(genesis, home) for home in homes]
     run(work())
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from p2pnode.codec import Want
+from p2pnode.codec import Holding, Want
 from p2pnode.node import Connected, Mixed, Received, Started, Trained
 from p2pnode.simulation.diagram import diagram
 from p2pnode.simulation.network import Bytes, Delivery
@@ -26,6 +26,7 @@ GOLDEN = """\
     1.500  ◀────────────────────○      Echo 4/0/0 of n0
     2.000  │      ○──────▶      │      bytes abcdef for 4/0/0
     2.125  │      ◀──────○      │      want abcdef
+    2.250  │      ◀──────○      │      holds 2
    30.000  │      │      ◀──────○      DigestEcho 4/0/0 of n0 abcdef
   100.062  │      │      ○──────▶      Ready 4/1/2 of n1 000000
   100.062  ◀─────────────○      │      Report 4/0/0 of n0,n1,n3
@@ -43,6 +44,7 @@ def test_a_line_for_each_delivery():
         told(1.5, 3, 0, Received(PeerId(3), Echo(slot, member, JUNK))),
         told(2, 1, 2, Bytes(slot, A, np.zeros(1, np.float32), True)),
         told(2.125, 2, 1, Want(slot, A)),
+        told(2.25, 2, 1, Holding(((slot, A), (slot, B)))),
         told(30, 3, 2, Received(PeerId(3), DigestEcho(signed(0, A, slot)))),
         told(100.0624, 2, 3, Received(PeerId(2), Ready(Slot(4, 1, 2), PeerId(1), B))),
         told(100.0624, 2, 0, Received(PeerId(2), Report(slot, (PeerId(0), PeerId(1), PeerId(3))))),

@@ -344,6 +344,32 @@ def test_bytes_that_a_header_announced_and_that_are_not_here_are_awaited(vectors
     assert vectors.awaited(ORIGIN, NOW) is None
 
 
+def test_a_member_need_not_send_again_what_came_of_its_own(vectors):
+    """Not what it was only asked for: of its own vector with the same bytes nothing is known yet."""
+    first, second, other = (digest_of(numbers(value)) for value in (1, 2, 3))
+    for slot, digest in ((NEXT, second), (NOW, first)):
+        vectors.expect(header(slot, digest))
+    vectors.expect(header(NOW, other, STRANGER))
+    assert vectors.ask(other, ORIGIN) == NOW
+    assert vectors.had_of(ORIGIN) == []
+    for value in (1, 2, 3):
+        assert vectors.wants(digest_of(numbers(value)), ORIGIN)
+        vectors.take(digest_of(numbers(value)), numbers(value))
+        assert not vectors.wants(digest_of(numbers(value)))
+    assert vectors.had_of(ORIGIN) == [(NOW, first), (NEXT, second)]
+    assert vectors.had_of(STRANGER) == [(NOW, other)]
+    assert vectors.had_of(HOLDER) == []
+    vectors.window(LATER, NOW, LATER)
+    assert len(vectors) == 0
+    assert vectors.had_of(ORIGIN) == [(NOW, first), (NEXT, second)], "let go of, and needed no more"
+    vectors.expect(header(LATER, first))
+    assert vectors.had_of(ORIGIN) == [(NEXT, second)], "the same bytes for another slot are needed anew"
+    assert not vectors.wants(first, HOLDER)
+    assert vectors.wants(first)
+    vectors.window(LATER, LATER, LATER)
+    assert vectors.had_of(ORIGIN) == []
+
+
 def test_talk_takes_no_memory(vectors):
     """Only headers that were checked (`expect`), and peers that were asked, are remembered; the window forgets both."""
     vectors.expect(header())
