@@ -548,7 +548,7 @@ class Driver:
 
     def _save_checkpoint(self) -> None:
         step = self._model_step
-        tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
+        tensors = {name: tensor.numpy() for name, tensor in self._trainer.state(copied=False).items()}
         with self._phases.during("journal"):
             save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
         # A restart begins at `step`; what slower peers still need echoed lies one step back at most.

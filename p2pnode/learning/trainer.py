@@ -256,9 +256,14 @@ class Trainer:
         accuracy, loss = (totals / samples).tolist()
         return Evaluation(accuracy, loss, samples)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return copies of all that steps change: `model` and `momentum`, (d,) float32 on the CPU."""
-        return {"model": self.vector, "momentum": self._momentum.to("cpu", copy=True)}
+    def state(self, *, copied: bool = True) -> dict[str, Tensor]:
+        """Return all that steps change: `model` and `momentum`, (d,) float32 on the CPU.
+
+        Args:
+            copied: False spares the memory of copies, for who is done with them before the next call.
+        """
+        live = {"model": self._model.vector, "momentum": self._momentum}
+        return {name: tensor.to("cpu", copy=copied) for name, tensor in live.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a `state()`; the steps after it come out as they did then.

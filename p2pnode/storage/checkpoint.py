@@ -4,17 +4,18 @@ Both are safetensors files with a checksum over all they say, replaced in one pi
 code.
 """
 
+import json
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from p2pnode.errors import ConfigError, asking_disk
 from p2pnode.storage.journal import make_folder, replace_file, write_all
@@ -27,6 +28,10 @@ Unusable: TypeAlias = Callable[[Path, str], None]
 
 OUTBOX_STEPS = 2
 """Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
+
+_HEADER_BYTES = struct.Struct("<Q")
+_ALIGNED_BYTES = 8
+"""Of a safetensors file: its header begins with its own length, and ends where a number of any type may begin."""
 
 _STEP = re.compile("[0-9]{1,19}")
 _SLOT = re.compile(r"([0-9]{20})-([0-9]{3})-([0-9]{5})\.safetensors")
@@ -48,7 +53,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, network: bytes, checkpoint: Checkpoint) -> None:
     """Make `path` hold the checkpoint; after a crash the old one or the new one is there, whole."""
     metadata = {"network": network.hex(), "step": str(checkpoint.step)}
-    replace_file(path, lambda fd: write_all(fd, _sealed(checkpoint.tensors, metadata)))
+    replace_file(path, lambda fd: _write_sealed(fd, checkpoint.tensors, metadata))
 
 
 def load_checkpoint(path: Path, network: bytes, unusable: Unusable = lambda path, why: None) -> Checkpoint | None:
@@ -91,8 +96,7 @@ class Outbox:
 
     def put(self, slot: Slot, vector: Vector) -> None:
         """Make one's own vector of this slot durable, and forget those of steps before the last."""
-        sealed = _sealed({"vector": vector}, {"network": self._network})
-        replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
+        replace_file(self._path(slot), lambda fd: _write_sealed(fd, {"vector": vector}, {"network": self._network}))
         for old in self._files():
             if old.step <= slot.step - OUTBOX_STEPS:
                 with asking_disk(self._path(old)):
@@ -116,10 +120,21 @@ class Outbox:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
 
 
-def _sealed(tensors: dict[str, Vector], metadata: dict[str, str]) -> bytes:
-    """A file's content."""
-    ordered = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
+def _write_sealed(fd: int, tensors: dict[str, Vector], metadata: dict[str, str]) -> None:
+    """Write a file's content, each tensor from where it lies: what `safetensors` would write, without its two copies of
+    everything, which a node of a large model has no memory for."""
+    ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum(ordered, metadata)}}
+    end = 0
+    for name, tensor in ordered.items():
+        assert tensor.dtype == np.dtype("<f4")
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNED_BYTES)
+    write_all(fd, _HEADER_BYTES.pack(len(text)) + text)
+    for tensor in ordered.values():
+        write_all(fd, tensor.reshape(-1).view(np.uint8).data)
 
 
 def _whole(path: Path, network: str, unusable: Unusable) -> tuple[dict[str, str], dict[str, Vector]]:

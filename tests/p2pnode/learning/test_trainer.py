@@ -335,6 +335,15 @@ def test_dropout_is_on_in_steps_off_in_evaluation_and_leaves_global_randomness_a
     assert not torch.equal(trainer._model.module(hidden), trainer._model.module(hidden))
 
 
+def test_a_state_that_is_not_copied_is_the_same_and_takes_no_memory(digits):
+    trainer = a_trainer(digits)
+    advance(trainer, range(2))
+    live = trainer.state(copied=False)
+    assert same_state(trainer, live)
+    assert live["model"].data_ptr() == trainer._model.vector.data_ptr()
+    assert live["momentum"].data_ptr() == trainer._momentum.data_ptr()
+
+
 def test_state_is_a_copy_of_two_vectors(digits):
     trainer = a_trainer(digits)
     state = trainer.state()
