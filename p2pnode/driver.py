@@ -87,7 +87,8 @@ _CHECKERS = min(4, os.cpu_count() or 1)
 """Threads that check signatures; libsodium lets them run side by side."""
 
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'."""
+"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. And for others'
+of the slot that was left, for who is slow to fetch: of what is beyond it one is let go of for each that comes in."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -173,7 +174,8 @@ class Driver:
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
         self._outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
-        self.vectors = Vectors(length)
+        # Of a total broadcast whoever is slow may need anyone's bytes.
+        self.vectors = Vectors(length, spare=None if self.recipe.total else _RETAINED_BYTES // (4 * length))
         said = self._said()
         first = self._resume(said)
         self._phases = Phases(PHASES, rest="idle")
@@ -392,17 +394,17 @@ class Driver:
             case Train(step):
                 self._work(lambda: self._train(step), lambda made: self._made(Trained(step, made[0]), Slot(step), made))
             case Mix(gathered, into):
-                rows, keep = self._rows(gathered), into or self.node.horizon
+                rows = self._rows(gathered)
                 self._mixed.update(peer for peer, _ in gathered.values)
                 self._work(
                     lambda: self._mix(gathered, rows, into),
-                    lambda made: self._made(Mixed(gathered.slot, made[0]), keep, made),
+                    lambda made: self._made(Mixed(gathered.slot, made[0]), into, made),
                 )
             case Descend(slot, digest, into):
-                direction, keep = self._held(digest), into or self.node.horizon
+                direction = self._held(digest)
                 self._work(
                     lambda: self._descend(slot, direction, into),
-                    lambda made: self._made(Descended(slot, made[0]), keep, made),
+                    lambda made: self._made(Descended(slot, made[0]), into, made),
                 )
             case Differentiate(slot, digest, into):
                 model = self._held(digest)
@@ -413,7 +415,7 @@ class Driver:
             case Adopt(step, digest):
                 self._adopt(step, digest)
             case Release(before, own):
-                self.vectors.window(before, own, self.node.horizon)
+                self.vectors.window(before, own, self.node.horizon, self.node.position)
                 self._served.clear()
                 for peer in self._mesh.connected:
                     self._regulate(peer)
@@ -682,8 +684,12 @@ class Driver:
 
         self._spawn(finish())
 
-    def _made(self, event: Event, slot: Slot, made: tuple[Digest, Vector]) -> None:
-        self.vectors.put(slot, *made)
+    def _made(self, event: Event, slot: Slot | None, made: tuple[Digest, Vector]) -> None:
+        """Keep what was made as long as it is in play in the slot that it is proposed in, if in any."""
+        if slot is None:
+            self.vectors.put_outcome(*made)
+        else:
+            self.vectors.put(slot, *made)
         self._post(event)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -39,22 +39,27 @@ class Vectors:
 
     Args:
         length: elements of every vector; float32, little endian on the wire.
+        spare: how many of others' that one has no use for any more are kept for them while new ones come in; None for
+            all of them.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, spare: int | None = None) -> None:
         self.length = length
         self.nbytes = 4 * length
         self._oldest = Slot(0)
         self._horizon = Slot(0)
+        self._current = Slot(0)
+        self._spare = spare
         self._held: dict[Digest, tuple[Slot, Vector]] = {}
         self._own: dict[Digest, tuple[Slot, Vector]] = {}
+        self._outcome: dict[Digest, Vector] = {}
         self._wanted: dict[Digest, _Wanted] = {}
         self._welcomed: dict[tuple[PeerId, Digest], Slot] = {}
         """For which slot a peer's bytes were let in last: those that come once more wait for no header."""
 
     def __len__(self) -> int:
         """How many vectors are kept."""
-        return len(self._held) + len(self._own)
+        return len(self._held) + len(self._own) + len(self._outcome)
 
     def put(self, slot: Slot, digest: Digest, vector: Vector) -> None:
         """Keep one's own vector as long as `slot` is in play. It must not be written to any more."""
@@ -62,9 +67,13 @@ class Vectors:
         assert vector.dtype == np.float32
         _keep(self._own, slot, digest, vector)
 
+    def put_outcome(self, digest: Digest, vector: Vector) -> None:
+        """Keep what is proposed in no slot, and so wanted by nobody else, until the window moves."""
+        self._outcome = {digest: vector}
+
     def get(self, digest: Digest) -> Vector | None:
         held = self._held.get(digest) or self._own.get(digest)
-        return held[1] if held is not None else None
+        return held[1] if held is not None else self._outcome.get(digest)
 
     def expect(self, header: Header) -> bool:
         """Welcome the bytes of this header from its origin; whether they are here already."""
@@ -99,7 +108,10 @@ class Vectors:
             return Verdict.REFUSE
         wanted = self._wanted.get(digest)
         if wanted is not None and peer in wanted.senders:
-            return Verdict.TAKE if wanted.header.slot <= self._horizon else Verdict.WAIT
+            if wanted.header.slot > self._horizon:
+                return Verdict.WAIT
+            self._make_way()
+            return Verdict.TAKE
         if slot < self._oldest:
             return Verdict.DISCARD
         vector = self.get(digest)
@@ -127,18 +139,27 @@ class Vectors:
         _keep(self._held, wanted.header.slot if wanted is not None else self._oldest, digest, vector)
         return True
 
-    def window(self, before: Slot, own: Slot, horizon: Slot) -> None:
+    def window(self, before: Slot, own: Slot, horizon: Slot, current: Slot | None = None) -> None:
         """Set what is in play: forget others' vectors older than `before` and one's own older than `own`.
+
+        Others' older than `current`, the slot that one is in, make way for those that come in; None for none of them.
 
         Bytes of slots from `own` to `horizon` are let in, if a header announced them: who is slow needs our echo. What
         comes in that is older than `before` is forgotten again when the window moves next.
         """
         if own != self._oldest:
             self._welcomed = {sent: slot for sent, slot in self._welcomed.items() if slot >= own}
-        self._oldest, self._horizon = own, horizon
+        self._oldest, self._horizon, self._current = own, horizon, current or before
+        self._outcome = {}
         self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+    def _make_way(self) -> None:
+        """Before memory is taken for one more, let go of the oldest of those that only who is slow may ask for."""
+        old = [(held[0], digest) for digest, held in self._held.items() if held[0] < self._current]
+        if self._spare is not None and len(old) > self._spare:
+            del self._held[min(old)[1]]
 
     def _welcome(self, sender: PeerId, header: Header) -> None:
         sent = (sender, header.digest)

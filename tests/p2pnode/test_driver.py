@@ -83,6 +83,24 @@ def test_all_of_all_gathered_by_the_mean_are_one_model(tmp_path):
     assert len({model(home).tobytes() for home in homes}) == 1
 
 
+def test_a_node_of_a_large_model_keeps_its_own_vectors_of_few_steps_and_no_outcome(tmp_path, monkeypatch):
+    """Of each step what it proposed, and not what it mixed: nobody asks for that."""
+    _, homes = found_network(tmp_path, 2, steps=10, recipe={"name": "dsgd"})
+    monkeypatch.setattr(driver_module, "_RETAINED_BYTES", 1)
+    most = Counter()
+
+    class Watched(driver_module.Vectors):
+        def take(self, *what):
+            most["own"] = max(most["own"], len(self._own))
+            most["others"] = max(most["others"], len(self._held))
+            return super().take(*what)
+
+    monkeypatch.setattr(driver_module, "Vectors", Watched)
+    uvloop.run(_run_homes(homes))
+    assert most["own"] == 1 + driver_module._RETAINED_STEPS_MIN
+    assert most["others"] <= 2
+
+
 async def _run_homes(homes):
     return await run_all(*(make(home) for home in homes))
 
