@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from p2pnode.bench.app import app
-from p2pnode.errors import P2PNodeError
+from p2pnode.bench.app import BenchFailed, app
 from p2pnode.learning import catalogue
 from p2pnode.testnet import Plan, Testnet, free_ports
 
@@ -36,10 +35,6 @@ STEPS, QUICK_STEPS = 60, 6
 REPEATS, QUICK_REPEATS = 5, 1
 STALL_S = 600.0
 """Long, for machines that do much else: a network that stalls is no result, however late it is noticed."""
-
-
-class BenchFailed(P2PNodeError):
-    """What is measured did not run to its end; says why."""
 
 
 @dataclass(frozen=True, slots=True)
