@@ -30,6 +30,8 @@ def main() -> None:
 
     scripts/bench round --data-dir data/mnist  steps per second against plain averaging, and where the time goes
 
+    scripts/bench silence                      the same networks with f of them silent, beside none
+
     scripts/bench scale                        bytes, messages, signatures and memory of a node, as n and d grow
 
     scripts/bench crypto                       what signatures cost a node in a step
