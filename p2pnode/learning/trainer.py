@@ -228,6 +228,9 @@ class Trainer:
             ShapeMismatch: It has another shape or dtype; θ is unchanged.
         """
         self._model.load(vector)
+        if self._next_momentum is self._model.gradient:
+            self._momentum.copy_(self._next_momentum)
+            self._next_momentum = self._momentum
         self._momentum = self._next_momentum
 
     def evaluate(self, limit: int | None = None, abort: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -279,8 +282,13 @@ class Trainer:
         self._momentum = self._next_momentum = state["momentum"].to(self._device, copy=True)
 
     def _advanced(self, momentum: Tensor, gradient: Tensor) -> Tensor:
-        """Return βm + (1−β)g, a new vector on the device that may not be finite."""
-        return torch.lerp(momentum, gradient, 1 - self._beta)
+        """Return βm + (1−β)g, on the device, that may not be finite.
+
+        It takes the place of the model's own gradient, which serves for nothing more, unless another one is to come
+        before the step ends; else it is a new vector.
+        """
+        spent = gradient is self._model.gradient and self._local_steps == 1
+        return torch.lerp(momentum, gradient, 1 - self._beta, out=gradient if spent else None)
 
     def _descended(self, t: int, direction: Tensor) -> Tensor:
         """Return θ − γ_t·direction, a new vector on the device, finite; the direction is there too.
@@ -314,6 +322,8 @@ class Trainer:
         """Return the gradient of step t's batch at θ: supplied, or the live vector filled with it."""
         if t in self._supplied:
             return self._clipped(self._supplied.pop(t))
+        if self._next_momentum is self._model.gradient:  # of a step that was not adopted
+            self._next_momentum = self._momentum
         features, labels = self.minibatch(t)
         self._model.module.train()
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.

@@ -335,6 +335,19 @@ def test_dropout_is_on_in_steps_off_in_evaluation_and_leaves_global_randomness_a
     assert not torch.equal(trainer._model.module(hidden), trainer._model.module(hidden))
 
 
+def test_a_step_that_fails_after_one_that_was_left_leaves_no_trace_in_the_momentum(digits):
+    """Both use the memory of the gradient: what the second wrote there must not pass for the first's momentum."""
+    trainer = a_trainer(digits)
+    advance(trainer, range(2))
+    before = trainer.state()
+    trainer.step(2)
+    trainer._task = dataclasses.replace(digits, loss=lambda outputs, labels: outputs.sum() * torch.inf)
+    with pytest.raises(NonFinite):
+        trainer.step(3)
+    trainer.adopt(before["model"])
+    assert same_state(trainer, before)
+
+
 def test_a_state_that_is_not_copied_is_the_same_and_takes_no_memory(digits):
     trainer = a_trainer(digits)
     advance(trainer, range(2))
