@@ -49,6 +49,8 @@ class Plan:
         data_dir: folder of the task's files.
         stall_s: give up when no honest node takes a step for so long.
         evaluations: how often each node measures its model on the way, at most.
+        ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
+            be silent.
     """
 
     out: Path
@@ -59,6 +61,7 @@ class Plan:
     data_dir: str | None
     stall_s: float
     evaluations: int = 20
+    ban_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -158,7 +161,7 @@ class Testnet:
             "data_dir": plan.data_dir,
             "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
             "evaluate_every": max(1, steps // plan.evaluations) if plan.evaluations else 0,
-            "ban_s": 0.0,  # liars are here to lie to the last step; banned, they would be silent
+            "ban_s": plan.ban_s,
         }
         places = [
             Place(

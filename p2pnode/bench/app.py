@@ -32,6 +32,8 @@ def main() -> None:
 
     scripts/bench silence                      the same networks with f of them silent, beside none
 
+    scripts/bench flood                        honest nodes while a member floods one of them, beside none
+
     scripts/bench scale                        bytes, messages, signatures and memory of a node, as n and d grow
 
     scripts/bench crypto                       what signatures cost a node in a step

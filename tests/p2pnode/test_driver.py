@@ -16,6 +16,7 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
+from p2pnode.bench.flooders import Intruder
 from p2pnode.codec import decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
@@ -28,7 +29,7 @@ from p2pnode.storage.vectors import digest_of
 from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
 from protocols.faults import Equivocation, Fault
 from protocols.header import FLOAT32, Header, SignedHeader, Slot
-from tests.loopback import Intruder, LogBook, found_network, until
+from tests.loopback import LogBook, found_network, until
 
 RUN_S = 60.0
 
