@@ -5,11 +5,13 @@ Five nodes, one of them the flooder and four real processes under the settings o
 floods and leaves in turn; each stretch of flooding stands beside the two around it, and the ratios' median counts.
 
 The flooder runs at the lowest priority, since it would have a machine of its own. On few cores it takes some of them
-all the same, and what it is rid of says how much of a flood it was.
+all the same. So beside how fast the honest are it is told what the flood takes of the processor at its victim, which no
+priority hides; and what the flooder is rid of says how much of a flood it was.
 """
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 import time
@@ -42,6 +44,9 @@ QUICK_FLOODS = ("tiny frames", "half open links")
 _STEPS = 10**6
 _FIRST_STEPS = 3
 _POLL_S = 0.05
+_USER_TIME = 11
+"""Of /proc/PID/stat, behind the name; the system's time follows."""
+
 _STALL_S = 60.0
 
 
@@ -53,6 +58,7 @@ class Row:
         flood: a key of `FLOODS`.
         steps_per_second: of the slowest honest node, while it lasts.
         ratio: of that to the same when nobody floods; 1 is as fast.
+        victim_cores: how much more of the processor the victim takes while it lasts, in cores; None where Linux is not.
         megabytes_per_second: that the flooder was rid of.
         banned: whether the victim had banned the flooder in the end.
     """
@@ -60,6 +66,7 @@ class Row:
     flood: str
     steps_per_second: float
     ratio: float
+    victim_cores: float | None
     megabytes_per_second: float
     banned: bool
 
@@ -110,11 +117,17 @@ def measure(names: Sequence[str], stretches: int, seconds: float) -> Iterator[Ro
 async def _under(name: str, out: Path, stretches: int, seconds: float) -> Row:
     net = Besieged(_plan(out), name, stretches, seconds)
     await net.run()
-    quiet = [(one + other) / 2 for one, other in zip(net.quiet, net.quiet[1:], strict=False)]
-    ratios = [flooded / alone for flooded, alone in zip(net.flooded, quiet, strict=True)]
+    ratios, cores = [], []
+    for before, flooded, after in zip(net.quiet, net.flooded, net.quiet[1:], strict=False):
+        steps = (before.steps + after.steps) / 2
+        ratios.append(flooded.steps / steps)
+        if before.cores is not None and flooded.cores is not None and after.cores is not None:
+            # Steps that it does not take, take nothing.
+            cores.append(flooded.cores - (before.cores + after.cores) / 2 * flooded.steps / steps)
+    steps = statistics.median(stretch.steps for stretch in net.flooded)
+    rid_of = sum(net.rid_of) / sum(stretch.seconds for stretch in net.flooded) / 1e6
     banned = "node0" in net.nodes[VICTIM].status["banned"]
-    rid_of = sum(net.rid_of) / (stretches * seconds * 1e6)
-    return Row(name, statistics.median(net.flooded), statistics.median(ratios), rid_of, banned)
+    return Row(name, steps, statistics.median(ratios), statistics.median(cores) if cores else None, rid_of, banned)
 
 
 def _plan(out: Path) -> Plan:
@@ -132,6 +145,21 @@ def _plan(out: Path) -> Plan:
     return Plan(out, values, NODES, 0, (), None, _STALL_S, evaluations=0, ban_s=ban_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What was seen in one stretch.
+
+    Args:
+        seconds: how long it was.
+        steps: per second, of the slowest honest node.
+        cores: that the victim took; None where Linux is not.
+    """
+
+    seconds: float
+    steps: float
+    cores: float | None
+
+
 class Besieged(Testnet):
     """A testnet whose first member is no node but a flooder; it ends after some stretches of flooding.
 
@@ -142,16 +170,16 @@ class Besieged(Testnet):
         seconds: for how long, and for how long it does not.
 
     Attributes:
-        quiet: steps per second of the stretches without, one more than those with.
-        flooded: of those with.
+        quiet: the stretches without, one more than those with.
+        flooded: those with.
         rid_of: bytes that the flooder was rid of in each of them.
     """
 
     def __init__(self, plan: Plan, flood: str, stretches: int, seconds: float) -> None:
         super().__init__(plan, time.time(), lambda _: None)
         self.nodes[0].honest = False
-        self.quiet: list[float] = []
-        self.flooded: list[float] = []
+        self.quiet: list[Stretch] = []
+        self.flooded: list[Stretch] = []
         self.rid_of: list[int] = []
         self._flood = flood
         self._stretches = stretches
@@ -169,28 +197,32 @@ class Besieged(Testnet):
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_STALL_S)) as session:
                 while min(node.step for node in self.honest) < _FIRST_STEPS:
                     await self._look(session)
-                self.quiet.append(await self._pace(session))
+                self.quiet.append(await self._stretch(session))
                 for _ in range(self._stretches):
                     _tell(flooder, ON)
-                    self.flooded.append(await self._pace(session))
+                    self.flooded.append(await self._stretch(session))
                     _tell(flooder, OFF)
                     assert flooder.stdout is not None
                     self.rid_of.append(int(await flooder.stdout.readline()))
-                    self.quiet.append(await self._pace(session))
+                    self.quiet.append(await self._stretch(session))
         finally:
             with suppress(ProcessLookupError):
                 flooder.kill()
             await flooder.wait()
 
-    async def _pace(self, session: aiohttp.ClientSession) -> float:
-        """Steps per second of the slowest honest node, over one stretch, and until it has taken one."""
+    async def _stretch(self, session: aiohttp.ClientSession) -> Stretch:
+        """Watch for so long, and until the slowest honest node has taken a step."""
         await self._look(session)
-        began, before, taken = time.monotonic(), {node.name: node.step for node in self.honest}, 0
+        victim = int(self.nodes[VICTIM].home.pid.read_text())
+        began, worked = time.monotonic(), _worked_s(victim)
+        before, taken = {node.name: node.step for node in self.honest}, 0
         while not taken:
             await asyncio.sleep(self._seconds)
             await self._look(session)
             taken = min(node.step - before[node.name] for node in self.honest)
-        return taken / (time.monotonic() - began)
+        seconds, works = time.monotonic() - began, _worked_s(victim)
+        cores = None if worked is None or works is None else (works - worked) / seconds
+        return Stretch(seconds, taken / seconds, cores)
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         await asyncio.gather(*(self._ask(session, node) for node in self.honest), asyncio.sleep(_POLL_S))
@@ -200,6 +232,16 @@ class Besieged(Testnet):
         return {}
 
 
+def _worked_s(process: int) -> float | None:
+    """Seconds of a processor that a process has taken; None where Linux is not."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
+    except OSError:
+        return None
+    fields = told.rpartition(")")[2].split()
+    return (int(fields[_USER_TIME]) + int(fields[_USER_TIME + 1])) / os.sysconf("SC_CLK_TCK")
+
+
 def _tell(flooder: Process, word: bytes) -> None:
     assert flooder.stdin is not None
     flooder.stdin.write(word)
@@ -207,9 +249,10 @@ def _tell(flooder: Process, word: bytes) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(title=f"{len(rows)} floods of one of {NODES - 1} honest nodes", title_justify="left")
-    for heading in ("flood", "steps/s", "beside none", "MB/s", "banned"):
+    for heading in ("flood", "steps/s", "beside none", "victim's cores", "MB/s", "banned"):
         table.add_column(heading, justify="left" if heading in ("flood", "banned") else "right", no_wrap=True)
     for row in rows:
-        figures = (f"{row.steps_per_second:.1f}", f"{row.ratio:.2f}", f"{row.megabytes_per_second:.1f}")
+        cores = "" if row.victim_cores is None else f"{row.victim_cores:+.3f}"
+        figures = (f"{row.steps_per_second:.1f}", f"{row.ratio:.2f}", cores, f"{row.megabytes_per_second:.1f}")
         table.add_row(row.flood, *figures, "yes" if row.banned else "no")
     return table

@@ -69,10 +69,12 @@ class Intruder:
         return True
 
     async def say(self, lane: str, data: bytes) -> None:
-        """Send bytes, as fast as the victim reads them."""
-        writer = self.lanes[lane][1]
-        writer.write(data)
-        await writer.drain()
+        """Send bytes, as fast as the victim reads them.
+
+        Raises:
+            ConnectionResetError: if the lane is closed. To go on would cost the victim nothing.
+        """
+        await _write(self.lanes[lane][1], data)
         self.said += len(data)
 
     async def closed(self, lane: str) -> None:
@@ -85,6 +87,13 @@ class Intruder:
         """Close all lanes, whatever waits in them."""
         for _, writer in self.lanes.values():
             writer.transport.abort()
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if writer.is_closing():
+        raise ConnectionResetError
+    writer.write(data)
+    await writer.drain()
 
 
 class Attacker(Intruder):
@@ -181,8 +190,7 @@ async def half_open_links(attacker: Attacker) -> None:
             with suppress(OSError):
                 _, writer = await attacker.connect()
                 for _ in range(2000):
-                    writer.write(request * 100)
-                    await writer.drain()
+                    await _write(writer, request * 100)
     finally:
         for half in halves:
             half.leave()

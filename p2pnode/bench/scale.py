@@ -93,15 +93,16 @@ class Point:
 
 POINTS = (
     *(Point("signed-echo", n, d) for d in (10**5, 10**6, 10**7) for n in (4, 7, 10, 16, 25, 32)),
-    *(Point("signed-echo", n, 10**8) for n in (4, 7, 10, 16)),
+    *(Point("signed-echo", n, 10**8) for n in (4, 7, 10, 32)),
     *(Point("signed-echo", n, 10**7, lead=1) for n in (7, 16)),
     Point("signed-echo", 7, 10**7, sub_rounds=3),
     *(Point("reliable", n, d) for d in (10**6, 10**7) for n in (4, 10)),
 )
-QUICK_POINTS = (Point("signed-echo", 5, 10**5), Point("reliable", 4, 10**5))
+QUICK_D = 5 * 10**4
+QUICK_POINTS = (Point("signed-echo", 5, QUICK_D), Point("reliable", 4, QUICK_D))
 
-STEPS = {10**5: 8, 10**6: 6, 10**7: 4, 10**8: 4}
-"""By d. The first step is not counted, and memory is full after the fourth."""
+STEPS = {QUICK_D: 4, 10**5: 68, 10**6: 20, 10**7: 5, 10**8: 4}
+"""By d. The first step is not counted, and memory is full when as many as a node retains are behind it."""
 
 
 @dataclass(frozen=True, slots=True)
