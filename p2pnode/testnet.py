@@ -12,7 +12,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,7 @@ class NodeView:
 
 
 Watcher = Callable[[list[NodeView]], None]
+Ask = Callable[[], Awaitable[object]]
 
 
 class Testnet:
@@ -235,12 +236,17 @@ class Testnet:
 
     async def _until_finished(self) -> None:
         self._moved = (0, time.monotonic())
-        timeout = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with self._asking() as ask:
             while not self._all_over():
-                await asyncio.gather(*(self._ask(session, node) for node in self.nodes), asyncio.sleep(_POLL_S))
+                await asyncio.gather(ask(), asyncio.sleep(_POLL_S))
                 self._watch(self.nodes)
                 self._check()
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Ask]:
+        """What asks all nodes at once how they are."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)) as session:
+            yield lambda: asyncio.gather(*(self._ask(session, node) for node in self.nodes))
 
     def _all_over(self) -> bool:
         """Whether there is nothing more to wait for."""

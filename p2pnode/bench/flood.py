@@ -23,7 +23,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import aiohttp
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -34,7 +33,7 @@ from p2pnode.bench.flooders import FLOODS, OFF, ON
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
-from p2pnode.testnet import NodeView, Plan, Testnet
+from p2pnode.testnet import Ask, NodeView, Plan, Testnet
 
 NODES, VICTIM = 5, 1
 STRETCHES, QUICK_STRETCHES = 4, 1
@@ -194,38 +193,38 @@ class Besieged(Testnet):
         command = (sys.executable, "-m", "p2pnode.bench.flooders", str(self.nodes[0].home.path))
         flooder = await asyncio.create_subprocess_exec(*command, str(VICTIM), self._flood, stdin=PIPE, stdout=PIPE)
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_STALL_S)) as session:
+            async with self._asking() as ask:
                 while min(node.step for node in self.honest) < _FIRST_STEPS:
-                    await self._look(session)
-                self.quiet.append(await self._stretch(session))
+                    await self._look(ask)
+                self.quiet.append(await self._stretch(ask))
                 for _ in range(self._stretches):
                     _tell(flooder, ON)
-                    self.flooded.append(await self._stretch(session))
+                    self.flooded.append(await self._stretch(ask))
                     _tell(flooder, OFF)
                     assert flooder.stdout is not None
                     self.rid_of.append(int(await flooder.stdout.readline()))
-                    self.quiet.append(await self._stretch(session))
+                    self.quiet.append(await self._stretch(ask))
         finally:
             with suppress(ProcessLookupError):
                 flooder.kill()
             await flooder.wait()
 
-    async def _stretch(self, session: aiohttp.ClientSession) -> Stretch:
+    async def _stretch(self, ask: Ask) -> Stretch:
         """Watch for so long, and until the slowest honest node has taken a step."""
-        await self._look(session)
+        await self._look(ask)
         victim = int(self.nodes[VICTIM].home.pid.read_text())
         began, worked = time.monotonic(), _worked_s(victim)
         before, taken = {node.name: node.step for node in self.honest}, 0
         while not taken:
             await asyncio.sleep(self._seconds)
-            await self._look(session)
+            await self._look(ask)
             taken = min(node.step - before[node.name] for node in self.honest)
         seconds, works = time.monotonic() - began, _worked_s(victim)
         cores = None if worked is None or works is None else (works - worked) / seconds
         return Stretch(seconds, taken / seconds, cores)
 
-    async def _look(self, session: aiohttp.ClientSession) -> None:
-        await asyncio.gather(*(self._ask(session, node) for node in self.honest), asyncio.sleep(_POLL_S))
+    async def _look(self, ask: Ask) -> None:
+        await asyncio.gather(ask(), asyncio.sleep(_POLL_S))
         self._check()
 
     def _sum_up(self) -> dict[str, Any]:
