@@ -22,6 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from p2pnode.bench.app import BenchFailed, app
+from p2pnode.driver import PHASES
 from p2pnode.learning import catalogue
 from p2pnode.testnet import Plan, Testnet, free_ports
 
@@ -163,8 +164,8 @@ def network_of(
         results = asyncio.run(run(Path(folder) / "net"))
     began, ended = (max(result[when] for result in results) for when in ("first_step_at", "last_step_at"))
     phases = {
-        phase: statistics.mean(result["phases"][phase] for result in results) / steps
-        for phase in results[0]["phases"]
+        phase: statistics.mean(result["phases"].get(phase, 0.0) for result in results) / steps  # some never wait
+        for phase in (*PHASES, "wire", "idle")
         if phase != "evaluation"
     }
     return Timing((ended - began) / (steps - 1), phases)
