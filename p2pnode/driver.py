@@ -66,7 +66,7 @@ from p2pnode.observe.phases import Phases, TimedSigner, timed
 from p2pnode.punctuality import Late
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
-from p2pnode.storage.vectors import Announced, Vector, Vectors, Verdict, digest_of
+from p2pnode.storage.vectors import ARRAYS, Announced, Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
 from protocols.header import Digest, Header, PeerId, Slot
@@ -92,7 +92,8 @@ _CHECKERS = min(4, os.cpu_count() or 1)
 """Threads that check signatures; libsodium lets them run side by side."""
 
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'."""
+"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. And for others'
+of the slot that was left, for who is slow to fetch: of what is beyond it one is let go of for each that comes in."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -193,7 +194,9 @@ class Driver:
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
         self._outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
-        self.vectors = Vectors(length, self.recipe.dtype)
+        # Of a total broadcast whoever is slow may need anyone's bytes.
+        spare = None if self.recipe.total else _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
+        self.vectors = Vectors(length, self.recipe.dtype, spare)
         said = self._said()
         first = self._resume(said)
         self._phases = Phases(PHASES, rest="idle")
@@ -472,7 +475,7 @@ class Driver:
             case Adopt(step, digest):
                 self._adopt(step, digest)
             case Release(before, own):
-                self.vectors.window(before, own, self.node.horizon)
+                self.vectors.window(before, own, self.node.horizon, self.node.position)
                 self._courier.moved()
                 for peer in self._mesh.connected:
                     self._regulate(peer)
@@ -635,7 +638,7 @@ class Driver:
         step = self._model_step
         if step == self._kept_step:  # a large one takes seconds
             return
-        tensors = {name: tensor.numpy() for name, tensor in self._trainer.state().items()}
+        tensors = {name: tensor.numpy() for name, tensor in self._trainer.state(copied=False).items()}
         with self._phases.during("journal"):
             save_checkpoint(self.home.checkpoint, self.genesis.network, Checkpoint(step, tensors))
         self._kept_step = step
@@ -716,11 +719,11 @@ class Driver:
         self._spawn(finish())
 
     def _made(self, event: Event, into: Slot | None, made: tuple[Digest, Announced | Vector]) -> None:
-        """Keep what was made for a slot, or, where it is proposed nowhere, as long as this one lasts."""
-        if into is not None:
-            self.vectors.put(into, *made)
+        """Keep what was made as long as it is in play in the slot that it is proposed in, if in any."""
+        if into is None:
+            self.vectors.put_outcome(*made)
         else:
-            self.vectors.put_outcome(self.node.horizon, *made)
+            self.vectors.put(into, *made)
         self._post(event)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

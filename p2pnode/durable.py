@@ -54,7 +54,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`: a plain write may take less."""
     view = memoryview(data)
     while view:

@@ -12,7 +12,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,8 @@ class Plan:
         stall_s: give up when no honest node takes a step for so long.
         evaluations: how often each node measures its model on the way, at most.
         hosts: where the nodes run; None for loopback.
+        ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
+            be silent.
     """
 
     out: Path
@@ -62,6 +64,7 @@ class Plan:
     stall_s: float
     evaluations: int = 20
     hosts: Hosts | None = None
+    ban_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class NodeView:
 
 
 Watcher = Callable[[list[NodeView]], None]
+Ask = Callable[[], Awaitable[object]]
 
 
 class Testnet:
@@ -160,7 +164,7 @@ class Testnet:
             "data_dir": plan.data_dir,
             "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
             "evaluate_every": max(1, steps // plan.evaluations) if plan.evaluations else 0,
-            "ban_s": 0.0,  # liars are here to lie to the last step; banned, they would be silent
+            "ban_s": plan.ban_s,
         }
         places = [
             Place(node.name, address, {**settings, "admin": admin})
@@ -240,12 +244,17 @@ class Testnet:
 
     async def _until_finished(self) -> None:
         self._moved = (0, time.monotonic())
-        timeout = aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with self._asking() as ask:
             while not self._all_over():
-                await asyncio.gather(*(self._ask(session, node) for node in self.nodes), asyncio.sleep(_POLL_S))
+                await asyncio.gather(ask(), asyncio.sleep(_POLL_S))
                 self._watch(self.nodes)
                 self._check()
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Ask]:
+        """What asks all nodes at once how they are."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)) as session:
+            yield lambda: asyncio.gather(*(self._ask(session, node) for node in self.nodes))
 
     def _all_over(self) -> bool:
         """Whether there is nothing more to wait for."""

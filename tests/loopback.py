@@ -1,16 +1,12 @@
-"""Small real networks on loopback: homes that run at once; waiting for something without guessing how long; and a
-member that keeps no rule but those of the handshake."""
+"""Small real networks on loopback: homes that run at once; and waiting for something without guessing how long."""
 
 import asyncio
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.init import Place, found
-from p2pnode.net.tls import client_context
-from p2pnode.settings import split_address
 from p2pnode.testnet import free_ports
 
 PATIENCE_S = 30.0
@@ -46,54 +42,6 @@ async def until(true, what: str = "", seconds: float = PATIENCE_S) -> None:
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         await asyncio.sleep(0.01)
-
-
-class Intruder:
-    """A member's key and certificate in the hands of whoever speaks by hand to another member's node."""
-
-    def __init__(self, home: Home, genesis: Genesis, victim: int):
-        self._address = split_address(genesis.members[victim].address)
-        self._tls = client_context(home, genesis)
-        self._pairs = 0
-        self.lanes = {}
-
-    async def connect(self):
-        """A connection after its handshake."""
-        return await asyncio.open_connection(*self._address, ssl=self._tls)
-
-    async def open(self, *names: str) -> bool:
-        """Open these lanes of a new link, both unless told otherwise; whether they were let in."""
-        self._pairs += 1
-        self.lanes = {}
-        for name in names or ("control", "bulk"):
-            try:
-                reader, writer = await self.connect()
-                writer.write(
-                    f"GET /v1/link/{name}?pair={id(self):x}{self._pairs:x} HTTP/1.1\r\nHost: x\r\n"
-                    "Connection: Upgrade\r\nUpgrade: p2pnode-link\r\n\r\n".encode()
-                )
-                self.lanes[name] = (reader, writer)
-                if b" 101 " not in await reader.readuntil(b"\r\n\r\n"):
-                    return False
-            except (OSError, asyncio.IncompleteReadError):
-                return False
-        return True
-
-    async def say(self, lane: str, data: bytes) -> None:
-        """Send bytes, as fast as the victim reads them."""
-        writer = self.lanes[lane][1]
-        writer.write(data)
-        await writer.drain()
-
-    async def closed(self, lane: str) -> None:
-        """Wait for the end of a lane."""
-        with suppress(OSError):
-            while await self.lanes[lane][0].read(65536):
-                pass
-
-    def leave(self) -> None:
-        for _, writer in self.lanes.values():
-            writer.transport.abort()
 
 
 class LogBook:

@@ -54,7 +54,9 @@ class Points:
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
         self.weights = np.eye(len(rows))
-        self._given = self
+        # Of mixtures, the points that are the rows. Never itself: a circle would keep the rows, which may fill half the
+        # memory, until the collector comes by.
+        self._given: Points | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -62,20 +64,20 @@ class Points:
     def combined(self, weights: Array) -> "Points":
         """The mixtures of these points by the (k, m) weights."""
         mixed = Points(self.rows)
-        mixed.weights, mixed._given = weights @ self.weights, self._given
+        mixed.weights, mixed._given = weights @ self.weights, self if self._given is None else self._given
         return mixed
 
     @cached_property
     def vectors(self) -> Rows:
         """The m points themselves."""
-        return self.rows if self._given is self else coordinate.mix_rows(self.rows, self.weights)
+        return self.rows if self._given is None else coordinate.mix_rows(self.rows, self.weights)
 
     @cached_property
     def squared(self) -> Array:
         """(m, m), the squared distances of the points: symmetric, ≥ 0, and 0 between points that are mixed alike."""
         m, q = self.weights.shape
         # From the rows' distances it takes m²·q² steps, from the points themselves m·(m + q)·d.
-        if self._given is not self and m * q * q < (m + q) * len(self.rows[0]):
+        if self._given is not None and m * q * q < (m + q) * len(self.rows[0]):
             between, rounding = _between(self.weights, self._given._with_origin(self.weights))
             if (rounding <= ROUNDING_MAX * between).all():
                 return between
@@ -112,7 +114,7 @@ class Points:
         Args:
             kernel: takes the rows, and as `weights` those of the points if they are not the rows.
         """
-        return self.each(kernel(self.rows, weights=None if self._given is self else self.weights))
+        return self.each(kernel(self.rows, weights=None if self._given is None else self.weights))
 
     def _of_rows(self, weights: Array, kept: NDArray[np.intp], total: float) -> Tensor:
         """The mean of the rows kept, times what their weights sum up to: clipped rows weigh less than they are many."""

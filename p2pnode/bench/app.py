@@ -8,6 +8,11 @@ from rich.markup import escape
 
 from p2pnode.errors import ConfigError, P2PNodeError
 
+
+class BenchFailed(P2PNodeError):
+    """What is measured did not run to its end; says why."""
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 
@@ -24,6 +29,12 @@ def main() -> None:
     scripts/bench link                         vectors across a link, beside a bare socket pair
 
     scripts/bench round --data-dir data/mnist  steps per second against plain averaging, and where the time goes
+
+    scripts/bench silence                      the same networks with f of them silent, beside none
+
+    scripts/bench flood                        honest nodes while a member floods one of them, beside none
+
+    scripts/bench scale                        bytes, messages, signatures and memory of a node, as n and d grow
 
     scripts/bench crypto                       what signatures cost a node in a step
 

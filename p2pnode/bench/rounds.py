@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from p2pnode.bench.app import app
-from p2pnode.errors import P2PNodeError
+from p2pnode.bench.app import BenchFailed, app
+from p2pnode.driver import PHASES
 from p2pnode.learning import catalogue
 from p2pnode.testnet import Plan, Testnet, free_ports
 
@@ -44,10 +44,6 @@ STEPS, QUICK_STEPS = 60, 6
 REPEATS, QUICK_REPEATS = 5, 1
 STALL_S = 600.0
 """Long, for machines that do much else: a network that stalls is no result, however late it is noticed."""
-
-
-class BenchFailed(P2PNodeError):
-    """What is measured did not run to its end; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Timing:
+class Timing:
     """One run: seconds of a step, and those of a node a step by phase."""
 
     step: float
@@ -119,17 +115,13 @@ def measure(
         ConfigError: if a data file is wrong or missing.
         BenchFailed, TestnetFailed: if a run did not come to its end.
     """
-    timings: dict[tuple[str, int, str], list[_Timing]] = {run: [] for run in runs}
+    timings: dict[tuple[str, int, str], list[Timing]] = {run: [] for run in runs}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=repeats * len(runs))
         for _ in range(repeats):
             for recipe, n, vectors in runs:
                 progress.update(bar, description=f"{recipe} n={n}")
-                timings[recipe, n, vectors].append(
-                    _ddp(task, data_dir, n, steps)
-                    if recipe == DDP
-                    else _network(task, data_dir, recipe, n, vectors, steps)
-                )
+                timings[recipe, n, vectors].append(_run(task, data_dir, recipe, n, vectors, steps))
                 progress.advance(bar)
     seconds = {run: statistics.median(timing.step for timing in taken) for run, taken in timings.items()}
     return [
@@ -138,9 +130,32 @@ def measure(
     ]
 
 
-def _network(
-    task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, vectors: str, steps: int
-) -> _Timing:
+def _run(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, vectors: str, steps: int) -> Timing:
+    if recipe == DDP:
+        return _ddp(task, data_dir, n, steps)
+    return network_of(task, data_dir, recipe, n, steps, f=0 if recipe == PLAIN else 1, vectors=vectors)
+
+
+def network_of(
+    task: catalogue.TaskDefaults,
+    data_dir: str | None,
+    recipe: str,
+    n: int,
+    steps: int,
+    f: int,
+    vectors: str = "tls",
+    silent: int = 0,
+    kind: type[Testnet] = Testnet,
+) -> Timing:
+    """One run of a network of real processes.
+
+    Args:
+        task, data_dir: what is trained.
+        recipe, n, f, steps: of the network.
+        vectors: how they travel.
+        silent: how many of its members say nothing.
+        kind: what runs it.
+    """
     training = {
         "task": task.name,
         "steps": steps,
@@ -149,11 +164,11 @@ def _network(
         "lr": task.lr,
         "lr_decay_every": task.lr_decay_every,
     }
-    f = 0 if recipe == PLAIN else 1
     values = {"f": f, "recipe": {"name": recipe}, "vectors": vectors, "training": training}
 
     async def run(out: Path) -> list[dict[str, Any]]:
-        net = Testnet(Plan(out, values, n, 0, (), data_dir, STALL_S, evaluations=0), time.time(), lambda _: None)
+        plan = Plan(out, values, n, silent, ("silent",), data_dir, STALL_S, evaluations=0)
+        net = kind(plan, time.time(), lambda _: None)
         await net.run()
         return [node.result for node in net.honest if node.result is not None]
 
@@ -161,23 +176,23 @@ def _network(
         results = asyncio.run(run(Path(folder) / "net"))
     began, ended = (max(result[when] for result in results) for when in ("first_step_at", "last_step_at"))
     phases = {
-        phase: statistics.mean(result["phases"][phase] for result in results) / steps
-        for phase in results[0]["phases"]
+        phase: statistics.mean(result["phases"].get(phase, 0.0) for result in results) / steps  # some never wait
+        for phase in (*PHASES, "wire", "idle")
         if phase != "evaluation"
     }
-    return _Timing((ended - began) / (steps - 1), phases)
+    return Timing((ended - began) / (steps - 1), phases)
 
 
-def _ddp(task: catalogue.TaskDefaults, data_dir: str | None, n: int, steps: int) -> _Timing:
+def _ddp(task: catalogue.TaskDefaults, data_dir: str | None, n: int, steps: int) -> Timing:
     numbers = (n, task.local_batch, steps, free_ports(1)[0])
     command = [sys.executable, "-m", "p2pnode.bench.ddp", task.name, data_dir or "", *map(str, numbers)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode != 0:
         raise BenchFailed(f"torch's DDP failed with exit code {ended.returncode}; what it said stands above")
-    return _Timing(float(ended.stdout), {})
+    return Timing(float(ended.stdout), {})
 
 
-def _phases(taken: Sequence[_Timing]) -> dict[str, float]:
+def _phases(taken: Sequence[Timing]) -> dict[str, float]:
     return {phase: statistics.median(timing.phases[phase] for timing in taken) for phase in taken[0].phases}
 
 

@@ -230,6 +230,9 @@ class Trainer:
             ShapeMismatch: It has another shape or dtype; θ is unchanged.
         """
         self._model.load(vector)
+        if self._next_momentum is self._model.gradient:
+            self._momentum.copy_(self._next_momentum)
+            self._next_momentum = self._momentum
         self._momentum = self._next_momentum
 
     def evaluate(self, limit: int | None = None, abort: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -258,9 +261,14 @@ class Trainer:
         accuracy, loss = (totals / samples).tolist()
         return Evaluation(accuracy, loss, samples)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return copies of all that steps change: `model` and `momentum`, (d,) float32 on the CPU."""
-        return {"model": self.vector, "momentum": self._momentum.to("cpu", copy=True)}
+    def state(self, *, copied: bool = True) -> dict[str, Tensor]:
+        """Return all that steps change: `model` and `momentum`, (d,) float32 on the CPU.
+
+        Args:
+            copied: False spares the memory of copies, for who is done with them before the next call.
+        """
+        live = {"model": self._model.vector, "momentum": self._momentum}
+        return {name: tensor.to("cpu", copy=copied) for name, tensor in live.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a `state()`; the steps after it come out as they did then.
@@ -277,8 +285,13 @@ class Trainer:
         self._momentum = self._next_momentum = state["momentum"].to(self._device, copy=True)
 
     def _advanced(self, momentum: Tensor, gradient: Tensor) -> Tensor:
-        """Return βm + (1−β)g, a new vector on the device that may not be finite."""
-        return torch.lerp(momentum, gradient, 1 - self._beta)
+        """Return βm + (1−β)g, on the device, that may not be finite.
+
+        It takes the place of the model's own gradient, which serves for nothing more, unless another one is to come
+        before the step ends; else it is a new vector.
+        """
+        spent = gradient is self._model.gradient and self._local_steps == 1
+        return torch.lerp(momentum, gradient, 1 - self._beta, out=gradient if spent else None)
 
     def _descended(self, t: int, direction: Tensor) -> Tensor:
         """Return θ − γ_t·direction, a new vector on the device, finite; the direction is there too.
@@ -325,12 +338,18 @@ class Trainer:
         Raises:
             ShapeMismatch: `at` has another shape or dtype.
         """
+        if self._next_momentum is self._model.gradient:  # of the step under way, which ends later
+            self._next_momentum = self._next_momentum.clone()
         with self._standing_at(at):
             self.supply(t, self._computed(t).clone())
 
     def _gradient(self, t: int) -> Tensor:
         """Return the gradient of step t's batch at θ: supplied, or the live vector filled with it."""
-        return self._clipped(self._supplied.pop(t) if t in self._supplied else self._computed(t))
+        if t in self._supplied:
+            return self._clipped(self._supplied.pop(t))
+        if self._next_momentum is self._model.gradient:  # of a step that was not adopted
+            self._next_momentum = self._momentum
+        return self._clipped(self._computed(t))
 
     def _computed(self, t: int) -> Tensor:
         """Return the live vector, filled with the gradient of step t's batch at θ."""

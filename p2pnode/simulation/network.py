@@ -646,7 +646,7 @@ class Network:
         """Take a vector of one's own: rounded and durable before it is proposed."""
         if into is None:
             digest = digest_of(vector)
-            process.vectors.put_outcome(process.node.horizon, digest, vector)
+            process.vectors.put_outcome(digest, vector)
             return digest
         announced = narrow(vector, self.scenario.recipe.dtype)
         digest, announced = process.disk.propose(into, digest_of(announced), announced)

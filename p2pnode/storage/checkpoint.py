@@ -4,8 +4,10 @@ Both are safetensors files with a checksum over all they say, replaced in one pi
 code.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,18 +15,24 @@ from typing import Any, TypeAlias
 import blake3
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, asking_disk
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector
-from protocols.header import FLOAT32, Slot
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Slot
 
 Unusable: TypeAlias = Callable[[Path, str], None]
 """Is told of a file that is there and counts as none, and why."""
 
 OUTBOX_STEPS = 2
 """Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
+
+_HEADER_BYTES = struct.Struct("<Q")
+_ALIGNED_BYTES = 8
+"""Of a safetensors file: its header begins with its own length, and ends where a number of any type may begin."""
+
+_NAMES = {ARRAYS[FLOAT32]: "F32", ARRAYS[BFLOAT16]: "U16", ARRAYS[FLOAT16]: "F16"}
+"""What safetensors calls them; bfloat16 is kept as its bits."""
 
 _STEP = re.compile("[0-9]{1,19}")
 _SLOT = re.compile(r"([0-9]{20})-([0-9]{3})-([0-9]{5})\.safetensors")
@@ -46,7 +54,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, network: bytes, checkpoint: Checkpoint) -> None:
     """Make `path` hold the checkpoint; after a crash the old one or the new one is there, whole."""
     metadata = {"network": network.hex(), "step": str(checkpoint.step)}
-    replace_file(path, lambda fd: write_all(fd, _sealed(checkpoint.tensors, metadata)))
+    replace_file(path, lambda fd: _write_sealed(fd, checkpoint.tensors, metadata))
 
 
 def load_checkpoint(path: Path, network: bytes, unusable: Unusable = lambda path, why: None) -> Checkpoint | None:
@@ -89,8 +97,7 @@ class Outbox:
 
     def put(self, slot: Slot, vector: Announced) -> None:
         """Make one's own vector of this slot durable, bit for bit, and forget those of steps before the last."""
-        sealed = _sealed({"vector": vector}, {"network": self._network})
-        replace_file(self._path(slot), lambda fd: write_all(fd, sealed))
+        replace_file(self._path(slot), lambda fd: _write_sealed(fd, {"vector": vector}, {"network": self._network}))
         for old in self._files():
             if old.step <= slot.step - OUTBOX_STEPS:
                 with asking_disk(self._path(old)):
@@ -114,10 +121,20 @@ class Outbox:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
 
 
-def _sealed(tensors: dict[str, Announced], metadata: dict[str, str]) -> bytes:
-    """A file's content."""
-    ordered = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    return save(ordered, {**metadata, "checksum": _checksum(ordered, metadata)})
+def _write_sealed(fd: int, tensors: Mapping[str, Announced], metadata: dict[str, str]) -> None:
+    """Write a file's content, each tensor from where it lies: what `safetensors` would write, without its two copies of
+    everything, which a node of a large model has no memory for."""
+    ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum(ordered, metadata)}}
+    end = 0
+    for name, tensor in ordered.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNED_BYTES)
+    write_all(fd, _HEADER_BYTES.pack(len(text)) + text)
+    for tensor in ordered.values():
+        write_all(fd, tensor.reshape(-1).view(np.uint8).data)
 
 
 def _whole(

@@ -53,17 +53,21 @@ class Vectors:
     Args:
         length: elements of every vector.
         dtype: wire code of those that are announced; little endian on the wire.
+        spare: how many of others' that one has no use for any more are kept for them while new ones come in; None for
+            all of them.
     """
 
-    def __init__(self, length: int, dtype: int = FLOAT32) -> None:
+    def __init__(self, length: int, dtype: int = FLOAT32, spare: int | None = None) -> None:
         self.length = length
         self.array = ARRAYS[dtype]
         self.nbytes = self.array.itemsize * length
         self._oldest = Slot(0)
         self._horizon = Slot(0)
+        self._current = Slot(0)
+        self._spare = spare
         self._held: dict[Digest, tuple[Slot, Announced]] = {}
         self._own: dict[Digest, tuple[Slot, Announced]] = {}
-        self._outcomes: dict[Digest, tuple[Slot, Vector]] = {}
+        self._outcomes: dict[Digest, Vector] = {}
         self._wanted: dict[Digest, _Wanted] = {}
         self._welcomed: dict[tuple[PeerId, Digest], Slot] = {}
         """For which slot a peer's bytes were let in last: those that come once more wait for no header."""
@@ -87,18 +91,17 @@ class Vectors:
         held = self._held.get(digest) or self._own.get(digest)
         return held[1] if held is not None else None
 
-    def put_outcome(self, slot: Slot, digest: Digest, vector: Vector) -> None:
-        """Keep what came of an exchange, and is announced nowhere, until `slot` is left.
+    def put_outcome(self, digest: Digest, vector: Vector) -> None:
+        """Keep what came of an exchange, and is announced nowhere, until the window moves.
 
         It is not rounded, and so no vector of this network: a peer that guesses its digest must not find it.
         """
         assert vector.shape == (self.length,)
         assert vector.dtype == np.float32
-        _keep(self._outcomes, slot, digest, vector)
+        self._outcomes = {digest: vector}
 
     def outcome(self, digest: Digest) -> Vector | None:
-        kept = self._outcomes.get(digest)
-        return kept[1] if kept is not None else None
+        return self._outcomes.get(digest)
 
     def expect(self, header: Header) -> bool:
         """Welcome the bytes of this header from its origin; whether they are here already."""
@@ -149,7 +152,10 @@ class Vectors:
             return Verdict.REFUSE
         wanted = self._wanted.get(digest)
         if wanted is not None and peer in wanted.senders:
-            return Verdict.TAKE if wanted.header.slot <= self._horizon else Verdict.WAIT
+            if wanted.header.slot > self._horizon:
+                return Verdict.WAIT
+            self._make_way()
+            return Verdict.TAKE
         if slot < self._oldest:
             return Verdict.DISCARD
         vector = self.get(digest)
@@ -177,8 +183,10 @@ class Vectors:
         _keep(self._held, wanted.header.slot if wanted is not None else self._oldest, digest, vector)
         return True
 
-    def window(self, before: Slot, own: Slot, horizon: Slot) -> None:
+    def window(self, before: Slot, own: Slot, horizon: Slot, current: Slot | None = None) -> None:
         """Set what is in play: forget others' vectors older than `before` and one's own older than `own`.
+
+        Others' older than `current`, the slot that one is in, make way for those that come in; None for none of them.
 
         Bytes of slots from `own` to `horizon` are let in, if a header announced them: who is slow needs our echo. What
         comes in that is older than `before` is forgotten again when the window moves next.
@@ -186,11 +194,17 @@ class Vectors:
         if own != self._oldest:
             self._welcomed = {sent: slot for sent, slot in self._welcomed.items() if slot >= own}
             self._announced = {sent: slot for sent, slot in self._announced.items() if slot >= own}
-        self._oldest, self._horizon = own, horizon
+        self._oldest, self._horizon, self._current = own, horizon, current or before
+        self._outcomes = {}
         self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
-        self._outcomes = {digest: kept for digest, kept in self._outcomes.items() if kept[0] >= before}
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+    def _make_way(self) -> None:
+        """Before memory is taken for one more, let go of the oldest of those that only who is slow may ask for."""
+        old = [(held[0], digest) for digest, held in self._held.items() if held[0] < self._current]
+        if self._spare is not None and len(old) > self._spare:
+            del self._held[min(old)[1]]
 
 
 def _remember(table: dict[tuple[PeerId, Digest], Slot], sender: PeerId, header: Header) -> None:

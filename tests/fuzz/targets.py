@@ -18,6 +18,7 @@ from unittest.mock import patch
 import blake3
 import numpy as np
 from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from p2pnode import identity
 from p2pnode.codec import (
@@ -35,7 +36,7 @@ from p2pnode.identity import Identity, certificate_der, certified_key
 from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.conduct import Conduct
 from p2pnode.net.lane import BulkLane, ControlLane
-from p2pnode.storage.checkpoint import Checkpoint, Outbox, _sealed, load_checkpoint, save_checkpoint
+from p2pnode.storage.checkpoint import Checkpoint, Outbox, _checksum, load_checkpoint, save_checkpoint
 from p2pnode.storage.journal import Journal
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import Verdict, digest_of
@@ -313,7 +314,11 @@ def _with_checksum(data: bytes) -> Iterator[bytes]:
     except (SafetensorError, ValueError, KeyError, RecursionError):
         return
     metadata = {key: value for key, value in header.get("__metadata__", {}).items() if key != "checksum"}
-    yield _sealed(tensors, metadata)
+    yield _safetensors(tensors, metadata)
+
+
+def _safetensors(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    return save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
@@ -447,7 +452,7 @@ def _checkpoints() -> list[bytes]:
 
 
 def _outboxes() -> list[bytes]:
-    return [_sealed({"vector": VECTOR}, {"network": NETWORK.hex()})]
+    return [_safetensors({"vector": VECTOR}, {"network": NETWORK.hex()})]
 
 
 def _conducts() -> list[bytes]:

@@ -16,6 +16,7 @@ import uvloop
 from safetensors.numpy import load_file
 
 from p2pnode import driver as driver_module
+from p2pnode.bench.flooders import Intruder
 from p2pnode.codec import Want, decode, decode_evidence, encode_evidence
 from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
@@ -32,7 +33,7 @@ from p2pnode.storage.vectors import ARRAYS, digest_of
 from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
 from protocols.faults import Equivocation, Fault
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, SignedHeader, Slot
-from tests.loopback import Intruder, LogBook, found_network, until
+from tests.loopback import LogBook, found_network, until
 
 RUN_S = 60.0
 
@@ -85,6 +86,24 @@ def test_all_of_all_gathered_by_the_mean_are_one_model(tmp_path):
     _, homes = found_network(tmp_path, 3, steps=5, recipe={"name": "dsgd"})
     uvloop.run(_run_homes(homes))
     assert len({model(home).tobytes() for home in homes}) == 1
+
+
+def test_a_node_of_a_large_model_keeps_its_own_vectors_of_few_steps_and_no_outcome(tmp_path, monkeypatch):
+    """Of each step what it proposed, and not what it mixed: nobody asks for that."""
+    _, homes = found_network(tmp_path, 2, steps=10, recipe={"name": "dsgd"})
+    monkeypatch.setattr(driver_module, "_RETAINED_BYTES", 1)
+    most = Counter()
+
+    class Watched(driver_module.Vectors):
+        def take(self, *what):
+            most["own"] = max(most["own"], len(self._own))
+            most["others"] = max(most["others"], len(self._held))
+            return super().take(*what)
+
+    monkeypatch.setattr(driver_module, "Vectors", Watched)
+    uvloop.run(_run_homes(homes))
+    assert most["own"] == 1 + driver_module._RETAINED_STEPS_MIN
+    assert most["others"] <= 2
 
 
 async def _run_homes(homes):

@@ -94,7 +94,7 @@ class Stage:
 
     def mixes(self, value, step):
         vector = np.array([value], np.float32)
-        self.vectors.put_outcome(Slot(step + 1), digest_of(vector), vector)
+        self.vectors.put_outcome(digest_of(vector), vector)
         return self.liar.handle(Mixed(Slot(step), digest_of(vector)))
 
     def lies(self, effects):

@@ -1,5 +1,8 @@
 """A node's own part of a step: the trainer's numbers and the rule's, and where they are not finite no change."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +124,17 @@ def test_vectors_are_mixed_where_they_lie_and_left_as_they_are(d):
     mixture, _ = mix_gathered("mean", rows, 0, 0, None, pytest.fail)
     mixture[0] = 9
     assert [row[0] for row in rows] == [1, 2, 6]
+
+
+@pytest.mark.parametrize("rule", ["mean", "median", "trimmed-mean", "nearest-neighbour", "nnm+trimmed-mean"])
+def test_vectors_that_were_mixed_are_let_go_of_at_once(rule):
+    """Half of a node's memory must not wait for the collector of circles, which comes by when it likes."""
+    rows = [np.random.default_rng(seed).random(dispatch.NUMBERS_MIN, np.float32) for seed in range(6)]
+    here = [weakref.ref(row) for row in rows]
+    gc.disable()
+    try:
+        mix_gathered(rule, rows, 1, 0, None, pytest.fail)
+        rows.clear()
+        assert not any(row() is not None for row in here)
+    finally:
+        gc.enable()

@@ -336,6 +336,28 @@ def test_dropout_is_on_in_steps_off_in_evaluation_and_leaves_global_randomness_a
     assert not torch.equal(trainer._model.module(hidden), trainer._model.module(hidden))
 
 
+def test_a_step_that_fails_after_one_that_was_left_leaves_no_trace_in_the_momentum(digits):
+    """Both use the memory of the gradient: what the second wrote there must not pass for the first's momentum."""
+    trainer = a_trainer(digits)
+    advance(trainer, range(2))
+    before = trainer.state()
+    trainer.step(2)
+    trainer._task = dataclasses.replace(digits, loss=lambda outputs, labels: outputs.sum() * torch.inf)
+    with pytest.raises(NonFinite):
+        trainer.step(3)
+    trainer.adopt(before["model"])
+    assert same_state(trainer, before)
+
+
+def test_a_state_that_is_not_copied_is_the_same_and_takes_no_memory(digits):
+    trainer = a_trainer(digits)
+    advance(trainer, range(2))
+    live = trainer.state(copied=False)
+    assert same_state(trainer, live)
+    assert live["model"].data_ptr() == trainer._model.vector.data_ptr()
+    assert live["momentum"].data_ptr() == trainer._momentum.data_ptr()
+
+
 def test_state_is_a_copy_of_two_vectors(digits):
     trainer = a_trainer(digits)
     state = trainer.state()
@@ -677,6 +699,17 @@ def test_a_gradient_that_is_foreseen_is_taken_elsewhere_and_followed_from_the_mo
     same.adopt(agreed)
     assert torch.equal(one.step(3), same.descend(3, same.direction(3, elsewhere)))
     assert torch.equal(one.step(3), same.step(3)), "it serves once"
+
+
+def test_to_foresee_a_gradient_leaves_the_momentum_of_the_step_that_is_under_way(digits):
+    one, same = a_trainer(digits), a_trainer(digits)
+    advance(one, range(2))
+    advance(same, range(2))
+    half = one.step(2)
+    one.foresee(3, half)
+    one.adopt(half)
+    same.adopt(same.step(2))
+    assert same_state(one, same.state())
 
 
 def test_a_foreseen_gradient_serves_its_own_step_only_and_no_restart(digits):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from p2pnode.bench.flooders import Intruder
 from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, Malformed, WireError
@@ -22,7 +23,7 @@ from p2pnode.settings import split_address
 from p2pnode.storage.vectors import Verdict, digest_of
 from protocols.effects import Certificate, Hello
 from protocols.header import Header, PeerId, SignedHeader, Slot
-from tests.loopback import PATIENCE_S, Intruder, LogBook, found_network, until
+from tests.loopback import PATIENCE_S, LogBook, found_network, until
 
 LENGTH = 200_000
 

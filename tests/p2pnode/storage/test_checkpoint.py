@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -230,9 +231,9 @@ def test_a_vector_is_durable_when_put_returns(tmp_path, monkeypatch):
         call = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *given, name=name, call=call: (done.append(name), call(*given))[1])
     outbox.put(Slot(1), vector(1))
-    assert done == ["write", "fsync", "replace", "fsync"]
+    assert done == ["write", "write", "fsync", "replace", "fsync"]
     outbox.put(Slot(3), vector(3))
-    assert done == ["write", "fsync", "replace", "fsync"] * 2 + ["unlink"]
+    assert done == ["write", "write", "fsync", "replace", "fsync"] * 2 + ["unlink"]
 
 
 def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
@@ -276,3 +277,15 @@ def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_pat
 def test_files_are_plain_safetensors(tmp_path, path):
     save_checkpoint(path, NETWORK, STATE)
     assert load_tensors(path.read_bytes()).keys() == STATE.tensors.keys()
+
+
+def test_what_is_written_is_what_safetensors_writes_and_no_tensor_is_copied(path):
+    tensors = {"b": np.arange(2**20, dtype=np.float32), "a": np.ones((2, 3), np.float32)}
+    tracemalloc.start()
+    save_checkpoint(path, NETWORK, Checkpoint(7, tensors))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+    loaded = load_tensors(path.read_bytes())
+    assert {name: tensor.tobytes() for name, tensor in loaded.items()} == {k: v.tobytes() for k, v in tensors.items()}
+    assert path.stat().st_size == len(sealed(tensors, network=NETWORK.hex(), step="7"))

@@ -187,18 +187,16 @@ def test_of_two_bytes_a_number_half_as_many_bytes_are_let_in_and_kept_as_they_ca
 
 def test_no_peer_finds_what_is_announced_nowhere(vectors):
     """It need not be of the network's dtype: a liar that guessed its digest could have it echoed, and sent."""
-    vectors.put_outcome(NEXT, D, numbers())
+    vectors.put_outcome(D, numbers())
     assert vectors.outcome(D).tolist() == numbers().tolist()
     assert vectors.get(D) is None
     assert vectors.judge(ORIGIN, NOW, D, NBYTES) is Verdict.WAIT
     assert not vectors.expect(header())
     assert len(vectors) == 1
     vectors.window(NEXT, OLD, LATER)
-    assert vectors.outcome(D) is not None
-    vectors.window(LATER, OLD, LATER)
     assert vectors.outcome(D) is None, "who adopted it has it, and nobody else may ask for it"
     with pytest.raises(AssertionError):
-        vectors.put_outcome(NOW, D, np.zeros(LENGTH, np.float16))
+        vectors.put_outcome(D, np.zeros(LENGTH, np.float16))
 
 
 def test_huge_finite_numbers_are_numbers():
@@ -385,3 +383,31 @@ def test_talk_takes_no_memory(vectors):
         taken(vectors, value=float(i))
     move(vectors, NEXT, LATER)
     assert not any(value for value in vars(vectors).values() if isinstance(value, dict))
+
+
+def test_an_outcome_that_is_proposed_nowhere_is_there_until_the_window_moves(vectors):
+    vectors.put_outcome(D, numbers())
+    assert vectors.outcome(D).tolist() == numbers().tolist()
+    vectors.put_outcome(digest_of(numbers(2)), numbers(2))
+    assert len(vectors) == 1, "of each there was use for one moment"
+    move(vectors, NEXT, LATER)
+    assert len(vectors) == 0
+
+
+@pytest.mark.parametrize(
+    ("spare", "left"), [(None, [3, 3, 3, 3]), (5, [3, 3, 3, 3]), (1, [2, 1, 1, 1]), (0, [2, 1, 0, 0])]
+)
+def test_vectors_of_the_slot_that_was_left_make_way_for_those_that_come_in(spare, left):
+    """One for one, and before memory is taken: a node of a large model holds n of others' and not 2n."""
+    vectors = Vectors(LENGTH, spare=spare)
+    vectors.window(NOW, NOW, NEXT, NOW)
+    old = [taken(vectors, NOW, value) for value in (1, 2, 3)]
+    vectors.put(NOW, digest_of(numbers(4)), numbers(4))
+    vectors.window(NOW, NOW, LATER, NEXT)
+    for number, value in enumerate((5, 6, 7, 8)):
+        digest = digest_of(numbers(value))
+        vectors.expect(header(NEXT, digest))
+        assert vectors.judge(ORIGIN, NEXT, digest, NBYTES) is Verdict.TAKE
+        assert sum(vectors.get(digest) is not None for digest in old) == left[number]
+        vectors.take(digest, numbers(value))
+    assert all(vectors.get(digest_of(numbers(value))) is not None for value in (4, 5, 6, 7, 8)), "one's own stays"
