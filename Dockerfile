@@ -1,7 +1,7 @@
 # One node. Its home, as `p2pnode keygen` or `init` made it, is the only thing that it writes to:
 #   docker run --read-only --user "$(id -u):$(id -g)" -v "$PWD/a:/home/node" -p 7000:7000 p2pnode
-# Which torch is installed is for pip's index to say: torch's own index of CPU builds makes the image a quarter as large
-# as the ordinary one, whose build runs on NVIDIA's GPUs as well:
+# Which torch is installed is for pip's index to say. The ordinary one has a build that runs on NVIDIA's GPUs as well; with
+# torch's own index of CPU builds the image is much smaller:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=… --build-arg TORCH=torch==2.13.0+cpu -t p2pnode .
 FROM python:3.11-slim-bookworm AS build
 ARG PIP_EXTRA_INDEX_URL=

@@ -140,8 +140,9 @@ class _Examination:
         except OSError as error:
             self._find("home", "bad", f"{path}: {error.strerror}. Remedy: let this user write there, and make room")
             return False
-        self._runs = self._home.holder is not None
-        self._find("home", "good", f"process {self._home.holder} runs its node" if self._runs else "can be written")
+        holder = self._home.holder()
+        self._runs = holder is not None
+        self._find("home", "good", f"process {holder} runs its node" if self._runs else "can be written")
         return True
 
     def _look_at_key_file(self) -> None:

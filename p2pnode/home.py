@@ -109,7 +109,6 @@ class Home:
                 self.pid.unlink()
             os.close(fd)
 
-    @property
     def holder(self) -> str | None:
         """The id of the process that holds the home, if one does."""
         try:

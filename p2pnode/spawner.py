@@ -86,7 +86,7 @@ def _become_node(order: dict[str, Any]) -> NoReturn:
         from p2pnode.home import Home
         from p2pnode.process import EXIT_FAILED, EXIT_SETTINGS, run_node
 
-        if order["namespace"] is not None:
+        if order.get("namespace") is not None:
             hosts.enter(order["namespace"])
         try:
             code = run_node(Home(home_path), order["attacks"], order["liars"])

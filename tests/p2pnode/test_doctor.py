@@ -142,8 +142,8 @@ def test_a_running_node_is_named_and_its_port_is_its_own(network):
         findings = examined(home)
         assert bad(findings) == {}
         assert "runs its node" in findings[0].told
-        assert Home(home.path).holder is not None
-    assert home.holder is None
+        assert Home(home.path).holder() is not None
+    assert home.holder() is None
 
 
 # Peers.

@@ -22,6 +22,7 @@ from p2pnode.driver import Driver
 from p2pnode.errors import ConfigError, DiskError, JournalCorrupt, JournalMissing, LinkError, NonFinite
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.learning.wire import narrow, widen
+from p2pnode.lookout import Lookout
 from p2pnode.net import lane as lane_module
 from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Mesh
@@ -125,10 +126,10 @@ def test_all_mix_what_was_announced_in_half_the_bytes_and_adopt_what_is_not_roun
             assert {row.dtype for row in rows} == {ARRAYS[dtype]}
             return mix(step, exchange, rows, own)
 
-        def streaming(peer, slot, digest, vector):
+        def streaming(peer, slot, digest, vector, offset):
             assert digest == digest_of(vector)
             sent.append(vector.nbytes)
-            stream(peer, slot, digest, vector)
+            stream(peer, slot, digest, vector, offset)
 
         driver._local.mix, driver._mesh.stream = mixing, streaming
 
@@ -637,7 +638,8 @@ def test_links_that_are_lost_in_the_middle_of_vectors_or_after_them_cost_no_byte
 
     monkeypatch.setattr(BulkLane, "_body_updated", lossy)
     monkeypatch.setattr(lane_module, "_TURN_BYTES", 4096)
-    _, homes = found_network(tmp_path, 3, steps=steps, fetch_after_s=60.0)
+    monkeypatch.setattr(Lookout, "deadline", lambda *_: 60.0)
+    _, homes = found_network(tmp_path, 3, steps=steps)
 
     async def work():
         drivers = [make(home) for home in homes]
@@ -1151,9 +1153,9 @@ def test_what_the_late_owe_is_asked_of_others_once_a_slot(tmp_path):
         drivers, asked, sought = [make(home) for home in homes], [], Counter()
         stream, send, fetch = drivers[2]._mesh.stream, drivers[0]._mesh.send, drivers[0]._fetch
 
-        def slow(peer, slot, digest, vector):
+        def slow(peer, slot, digest, vector, offset):
             if peer != 0 or slot.step < 3:
-                stream(peer, slot, digest, vector)
+                stream(peer, slot, digest, vector, offset)
 
         def sending(peer, message):
             if isinstance(message, Want):
