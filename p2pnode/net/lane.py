@@ -13,11 +13,11 @@ from typing import Protocol, cast
 
 import blake3
 import numpy as np
-from numpy.typing import NDArray
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed, P2PNodeError, WireError
 from p2pnode.net.budget import Budget
+from p2pnode.net.memory import Memory
 from p2pnode.storage.vectors import Announced, Verdict
 from protocols.header import DIGEST_BYTES, Digest, PeerId, Slot
 
@@ -31,17 +31,14 @@ for all that the socket takes."""
 _TURN_BYTES = 1024 * 1024
 """What is read of vectors in one turn: the rest may come as fast as it is read, and messages would wait for its end."""
 
-_INLINE_BYTES_MAX = 4 * 1024 * 1024
-"""Vectors up to this length are hashed as they come: to wake a thread would take as long."""
-
-_STRETCH_BYTES = 1024 * 1024
-"""Of longer ones, what a thread hashes at once, where a core is free for it: so the loop's thread has less to do."""
-
 _WRITE_BUFFER_BYTES_MAX = 1024 * 1024
 _SCRATCH_BYTES = 64 * 1024
 
 _DEBT_MIN_S = 0.05
 """Who owes something waits so long at least: to stop and go on for each message costs more than the message."""
+
+
+_MEMORY = Memory()
 
 
 class Receiver(Protocol):
@@ -194,20 +191,16 @@ class ControlLane(Lane, asyncio.Protocol):
 
 
 class Arrival:
-    """A vector that is on its way in: its memory, how far it is filled, and how far hashed.
+    """A vector that is on its way in: its memory, how far it is filled, and the hash of that.
 
     It outlives the lane that began it: another one may go on with it (`Shelf`).
     """
 
     def __init__(self, nbytes: int) -> None:
-        self.vector: NDArray[np.uint8] = np.empty(nbytes, np.uint8)
+        self.vector = _MEMORY.take(nbytes)
         self.filled = 0
         self.senders: set[PeerId] = set()
-        self.lane: BulkLane | None = None
-        """Which lane fills it."""
-        self.in_thread = False
         self._hasher = blake3.blake3()
-        self._hashed = 0
         self._bytes = self.vector.data
 
     def __len__(self) -> int:
@@ -223,24 +216,15 @@ class Arrival:
         return self.filled == len(self)
 
     @property
-    def unhashed(self) -> int:
-        return self.filled - self._hashed
-
-    @property
     def digest(self) -> Digest:
-        """Of what is hashed."""
+        """Of what is here."""
         return self._hasher.digest()
 
-    def hash(self) -> None:
-        """Hash all that is here."""
-        begin, self._hashed = self._hashed, self.filled
-        self._hasher.update(self._bytes[begin : self._hashed])
-
-    def stretch_hashed(self) -> None:
-        """A thread is done; on the loop."""
-        self.in_thread = False
-        if self.lane is not None:
-            self.lane.stretch_hashed(self)
+    def fill(self, nbytes: int) -> None:
+        """So many bytes came. They are hashed while they are near the core: a thread that did it beside the loop took
+        longer in all, and what waited for a core was the loop."""
+        begin, self.filled = self.filled, self.filled + nbytes
+        self._hasher.update(self._bytes[begin : self.filled])
 
 
 class Shelf(Protocol):
@@ -275,8 +259,6 @@ class _Hold(Enum):
     """Others have theirs first."""
     VERDICT = "verdict"
     """The next vector must wait."""
-    DIGEST = "digest"
-    """The last one is hashed first: what is not hashed yet stays bounded."""
 
 
 class BulkLane(Lane, asyncio.BufferedProtocol):
@@ -325,7 +307,6 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         """Leave what came of a vector to whoever goes on with it."""
         if self._arrival is not None and self._arrival.filled:
             assert self._pending is not None
-            self._arrival.lane = None
             self._shelf.keep(self._pending[1], self._arrival)
         self._next_head()
 
@@ -443,8 +424,7 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
             self._into = memoryview(bytearray(min(self._left, _SCRATCH_BYTES)))
         if arrival is None and verdict is Verdict.TAKE:
             self.receiver.again(digest)
-        if arrival is not None:
-            self._arrival, arrival.lane = arrival, self
+        self._arrival = arrival
         if not self._left:
             self._body_updated(0)
 
@@ -455,36 +435,17 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
     def _body_updated(self, nbytes: int) -> None:
         self._left -= nbytes
         if self._arrival is not None:
-            self._arrival.filled += nbytes
-            self._hash(self._arrival)
+            self._arrival.fill(nbytes)
+            if self._arrival.whole:
+                self._end_body(self._arrival)
         elif self._left == 0:
             self._next_head()
         elif self._left < len(self._into):
             self._into = self._into[: self._left]
 
-    def _hash(self, arrival: Arrival) -> None:
-        """Hash what came, in order: of a long vector one stretch after another in a thread, while more comes in."""
-        if not arrival.in_thread:
-            if len(arrival) > _INLINE_BYTES_MAX and arrival.unhashed >= _STRETCH_BYTES:
-                arrival.in_thread = True
-                hashed = asyncio.get_running_loop().run_in_executor(None, arrival.hash)
-                hashed.add_done_callback(lambda _: arrival.stretch_hashed())
-            elif arrival.whole or len(arrival) <= _INLINE_BYTES_MAX:
-                arrival.hash()
-        if arrival.whole and arrival.in_thread:
-            self._hold(_Hold.DIGEST)
-        elif arrival.whole:
-            self._end_body(arrival)
-
-    def stretch_hashed(self, arrival: Arrival) -> None:
-        """A thread has hashed some of what is on its way here."""
-        if self.transport is not None and not self.transport.is_closing():
-            self._hash(arrival)
-
     def _end_body(self, arrival: Arrival) -> None:
         assert self._pending is not None
         _, digest, _, _ = self._pending
-        arrival.lane = None
         self._next_head()
         if arrival.digest == digest:
             self.receiver.vector(digest, arrival.vector)
@@ -493,8 +454,6 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
             self.receiver.again(digest)
         else:
             self._fail(Malformed("a vector whose bytes do not hash to its digest"))
-            return
-        self._go_on(_Hold.DIGEST)
 
     def _next_head(self) -> None:
         self._pending = self._arrival = None

@@ -17,7 +17,7 @@ def test_a_real_node_among_played_ones_costs_what_the_formulas_say():
     for row in rows:
         n, f = row["n"], row["f"]
         for way in ("sent", "received"):
-            # What is on its way when a step is taken counts for the next one, and a link that comes up late is told again.
+            # What is on its way when a step is taken counts for the next; a link that comes up late is told again.
             assert row[f"messages_{way}"] == pytest.approx(row["messages_by_formula"], rel=0.4)
             assert row[f"bytes_{way}"] == pytest.approx(row["bytes_by_formula"], rel=0.4)
         echoes = row["broadcast"] == "signed-echo"

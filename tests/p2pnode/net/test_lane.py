@@ -2,7 +2,6 @@
 
 import asyncio
 import struct
-import threading
 import tracemalloc
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from p2pnode.codec import MESSAGE_BYTES_MAX
 from p2pnode.errors import FrameTooLarge, LinkError, Malformed
-from p2pnode.net import lane as lanes
 from p2pnode.net.budget import Allowance, Budget
 from p2pnode.net.lane import BulkLane, ControlLane
 from p2pnode.net.mesh import _PeersShelf
@@ -574,73 +572,24 @@ def test_reading_rests_after_a_turn_and_goes_on_by_itself():
 
 
 @pytest.mark.parametrize("place", [None, 0, 3 * MIB, 6 * MIB - 2049])
-def test_a_long_vector_is_hashed_in_order_beside_the_loop(place, monkeypatch):
-    each, here, hashed = vector(1, 3 * MIB // 2 - 512), threading.get_ident(), []
+def test_a_long_vector_is_checked_to_its_last_byte_and_the_next_one_is_read_after_it(place):
+    each = vector(1, 3 * MIB // 2 - 512)
     wire = bytearray(long_on_wire(each) + on_wire((Slot(1), vector(2))))
     if place is not None:
         wire[HEAD_BYTES + place] ^= 1
-    hash_ = lanes.Arrival.hash
-
-    def seen(arrival):
-        hashed.append((threading.get_ident() == here, len(arrival), arrival.unhashed))
-        hash_(arrival)
 
     async def run():
-        end = HEAD_BYTES + each.nbytes - 400
-        await feed_on(lane, transport, bytes(wire[:end]))
-        await until(lambda: not lane._arrival.in_thread, "only the rest, too short for a thread, is left to hash")
-        await feed_on(lane, transport, bytes(wire[end:]))
+        await feed_on(lane, transport, bytes(wire))
         await until(lambda: len(taker.vectors) == 2 or transport.aborted, "both vectors")
 
-    monkeypatch.setattr(lanes.Arrival, "hash", seen)
     lane, taker, transport = bulk()
     asyncio.run(run())
-    assert [
-        stretch for on_loop, length, stretch in hashed if on_loop and length == each.nbytes and stretch >= MIB
-    ] == []
-    assert any(not on_loop for on_loop, _, _ in hashed)
     if place is None:
         assert [got.tobytes() for _, got in taker.vectors] == [each.tobytes(), vector(2).tobytes()]
     else:
         assert taker.vectors == []
         lane.connection_lost(None)
         assert isinstance(taker.reasons[0], Malformed)
-
-
-@pytest.mark.parametrize("lost", [False, True])
-def test_nothing_more_is_read_until_a_long_vector_is_hashed(lost, monkeypatch):
-    each, may_hash = vector(1, 3 * MIB // 2), threading.Event()
-    hash_ = lanes.Arrival.hash
-
-    def slowly(arrival):
-        assert may_hash.wait(60)
-        hash_(arrival)
-
-    async def run():
-        await feed_whole()
-        for _ in range(5):
-            await asyncio.sleep(0)
-            lane.retry()
-            assert not transport.reading
-        assert len(taker.judged) == 1, "it is not judged again"
-        assert taker.vectors == []
-        if lost:
-            lane.connection_lost(None)
-        may_hash.set()
-        if not lost:
-            await until(lambda: taker.vectors, "the vector")
-            assert transport.reading
-
-    async def feed_whole():
-        left = long_on_wire(each)
-        while left:
-            left = feed(lane, transport, left)
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(lanes.Arrival, "hash", slowly)
-    lane, taker, transport = bulk()
-    asyncio.run(run())
-    assert len(taker.vectors) == (not lost)
 
 
 # Lanes that are lost in the middle of a vector.
@@ -774,44 +723,6 @@ def test_of_the_rest_of_a_vector_only_the_rest_is_drained(offset, verdict):
         assert feed(lane, transport, rest) == b""
     assert [digest for digest, _ in taker.vectors] == [digest_of(after)]
     assert taker.asked_again == []
-
-
-@pytest.mark.parametrize("cut", [MIB // 2, 3 * MIB, 6 * MIB - 2048])
-@pytest.mark.parametrize("hashed", [True, False])
-def test_a_long_vector_that_is_cut_off_while_it_is_hashed_goes_on_whenever_the_hash_is_done(cut, hashed, monkeypatch):
-    """Also where all of it is here, and its lane was lost before that was known."""
-    each, may_hash = vector(1, 3 * MIB // 2 - 512), threading.Event()
-    hash_ = lanes.Arrival.hash
-
-    def slowly(arrival):
-        assert may_hash.wait(60)
-        hash_(arrival)
-
-    async def run():
-        unfinished, [shelf] = shelves()
-        lane, taker, transport = bulk(shelf=shelf)
-        left = long_on_wire(each)[: HEAD_BYTES + cut]
-        while left:
-            left = feed(lane, transport, left)
-            await asyncio.sleep(0)
-        if hashed:
-            may_hash.set()
-        lane.connection_lost(None)
-        assert taker.vectors == []
-        assert unfinished.offset(digest_of(each), 0) == cut
-        lane, taker, transport = bulk(shelf=shelf)
-        left = long_on_wire(each, cut)
-        while left:
-            left = feed(lane, transport, left)
-            await asyncio.sleep(0)
-        may_hash.set()
-        await until(lambda: taker.vectors, "the vector")
-        assert taker.vectors[0][1].tobytes() == each.tobytes()
-        assert transport.reading
-
-    if not hashed and cut > MIB:
-        monkeypatch.setattr(lanes.Arrival, "hash", slowly)
-    asyncio.run(run())
 
 
 def test_a_rest_is_queued_beside_the_whole_and_counts_as_what_it_is():
