@@ -120,6 +120,9 @@ class _Taker:
         assert digest_of(vector) == digest
         self.taken += 1
 
+    def again(self, digest: bytes) -> None:
+        """Nothing was left of it: the rest of what was begun elsewhere is read and forgotten."""
+
     def lost(self, reason: BaseException | None) -> None:
         self.lost_for.append(reason)
 
