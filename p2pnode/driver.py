@@ -251,7 +251,7 @@ class Driver:
             "node starts",
             step=self.node.position.step,
             model_step=self._model_step,
-            model=digest_of(self._trainer.state()["model"].numpy()).hex(),
+            model=digest_of(self._trainer.state(copied=False)["model"].numpy()).hex(),
             network=self.genesis.network.hex(),
         )
         self.vectors.window(self.node.position, Slot(self.node.oldest), self.node.horizon)

@@ -6,8 +6,9 @@ another. Addresses are left out of the hash: a member may move, and stays who it
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import blake3
 from pydantic import Field, ValidationInfo, field_validator
@@ -173,7 +174,16 @@ class Genesis(Settings):
         Raises:
             ConfigError: if the file is missing or wrong anywhere.
         """
-        genesis = check(cls, read_json(path), path)
+        return cls.checked(read_json(path), path)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], source: str | Path) -> "Genesis":
+        """The charter of these values, checked down to its theorem.
+
+        Raises:
+            ConfigError: naming the source, if a value is wrong, or no theorem covers them.
+        """
+        genesis = check(cls, values, source)
         genesis.plan  # noqa: B018  refuses what no theorem covers
         return genesis
 

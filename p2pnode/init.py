@@ -79,9 +79,7 @@ def unite(cards: Sequence[Path], values: Mapping[str, Any]) -> Genesis:
         ConfigError: if a card or a value is wrong, two members share something, or no theorem covers them.
     """
     members = sorted((check(Member, read_json(card), card) for card in cards), key=lambda member: member.name)
-    genesis = check(Genesis, {**values, "members": [member.model_dump() for member in members]}, "settings")
-    genesis.plan  # noqa: B018  refuses what no theorem covers
-    return genesis
+    return Genesis.checked({**values, "members": [member.model_dump() for member in members]}, "settings")
 
 
 def charter(places: Sequence[Place], values: Mapping[str, Any]) -> tuple[Genesis, list[Identity]]:
@@ -104,9 +102,7 @@ def charter(places: Sequence[Place], values: Mapping[str, Any]) -> tuple[Genesis
         }
         for place, identity in zip(places, identities, strict=True)
     ]
-    genesis = check(Genesis, {**values, "members": members}, "settings")
-    genesis.plan  # noqa: B018  refuses what no theorem covers
-    return genesis, identities
+    return Genesis.checked({**values, "members": members}, "settings"), identities
 
 
 def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> Genesis:
