@@ -2,7 +2,7 @@
 
 The server is aiohttp's: `GET /v1/link/control` and `/v1/link/bulk` upgrade the connection, and from then on its bytes
 belong to a lane. Who is not in the genesis fails in the TLS handshake, and who is not welcome is shown the door right
-after it: in both cases before any byte of a request is read.
+after it: in both cases before any byte of a request is read. Who knocks all the time is not even asked who it is.
 
 Where the genesis says that vectors go in the clear, the bulk lane is a bare TCP connection, for networks that nobody
 else can listen to: TLS takes more of a core than all else that a vector costs. It begins with the pair's secret, which
@@ -16,6 +16,7 @@ import random
 import secrets
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from p2pnode.errors import LinkError, WireError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity
-from p2pnode.net.budget import Budget, allowance
+from p2pnode.net.budget import Budget, Knocks, allowance
 from p2pnode.net.lane import Arrival, BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.observe.log import Log
@@ -206,6 +207,7 @@ class Mesh:
         self._opened: dict[PeerId, deque[asyncio.Transport]] = {}
         allowed = allowance(genesis.plan, genesis.committee, genesis.training.steps)
         self._budgets = {peer: Budget(allowed) for peer in genesis.committee.members}
+        self._knocks = Knocks(genesis.committee.n)
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -379,6 +381,11 @@ class Mesh:
                     room.release()
                     self._say_once("cannot accept", reason=str(error))
                     await asyncio.sleep(_FIRST_PAUSE_S)
+                    continue
+                if not self._knocks.admits(address[0], time.monotonic()):
+                    room.release()
+                    connection.close()
+                    self._say_once("knocks too often", host=address[0])
                     continue
                 self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
 

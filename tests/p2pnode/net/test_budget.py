@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnode.codec import encode
-from p2pnode.net.budget import Allowance, Bucket, Budget, allowance
+from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, Allowance, Bucket, Budget, Knocks, allowance
 from p2pnode.node import RETAINED_STEPS_MAX
 from p2pnode.recipe import RECIPES, choose
 from p2pnode.simulation.network import Network
@@ -97,3 +97,26 @@ def test_no_correct_peer_of_a_simulated_network_says_more_of_a_step_than_is_reck
         allowed = allowance(scenario.recipe, scenario.committee, steps)
         a_step = allowed.messages / (RETAINED_STEPS_MAX + 2)
         assert max(heard.values()) <= 2 * steps * a_step
+
+
+def test_an_address_that_knocks_all_the_time_is_admitted_at_its_rate_and_others_as_ever():
+    knocks = Knocks(5)
+    flood = sum(knocks.admits("10.0.0.1", number / 100) for number in range(10_000))
+    assert KNOCKS_PER_S * 99 <= flood <= KNOCKS_PER_S * 100 + KNOCKS_SAVED + 8 * 5
+    assert [knocks.admits("10.0.0.2", 100.0) for _ in range(5)] == [True] * 5
+
+
+def test_what_one_may_choose_freely_makes_no_new_address():
+    knocks = Knocks(0)
+    assert sum(knocks.admits(f"2001:db8::{number:x}", 0.0) for number in range(1000)) == KNOCKS_SAVED
+    assert knocks.admits("2001:db8:0:1::1", 0.0)
+    assert knocks.admits("fe80::1%eth0", 0.0)
+    assert sum(knocks.admits("::ffff:10.0.0.1", 0.0) for _ in range(1000)) == KNOCKS_SAVED
+    assert knocks.admits("::ffff:10.0.0.2", 0.0)
+
+
+def test_addresses_that_knocked_long_ago_are_forgotten():
+    knocks = Knocks(0)
+    for number in range(100_000):
+        knocks.admits(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 0.0)
+    assert len(knocks) == 1024

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 import ssl
+import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, Malformed, WireError
 from p2pnode.identity import Identity
+from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, KNOCKS_SAVED_PER_MEMBER
 from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Link, Mesh
 from p2pnode.net.tls import client_context
@@ -393,6 +395,35 @@ def test_strangers_in_the_handshake_do_not_keep_members_out(tmp_path, run):
                 await linked(a, b)
             for _, writer in idle:
                 writer.close()
+
+    run(work())
+
+
+@on_both_loops
+def test_who_knocks_all_the_time_costs_few_handshakes_and_keeps_nobody_out_who_is_elsewhere(tmp_path, run):
+    async def knock(member, home, genesis, source):
+        with suppress(OSError):
+            context = client_context(home, genesis)
+            reader, writer = await asyncio.open_connection(*member.address, ssl=context, local_addr=(source, 0))
+            writer.write(
+                b"GET /v1/link/control?pair=00 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                b"Upgrade: p2pnode-link\r\n\r\n"
+            )
+            return await answer(reader, writer) if source == "127.0.0.1" else await reader.readline()
+        return b""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 3)
+        a, b, c = (Member(genesis, home) for home in homes)
+        c.banned.add(a.me)
+        async with running(c):
+            began = time.monotonic()
+            for _ in range(300):
+                assert await knock(c, a.home, genesis, "127.0.0.1") == b""
+            saved = KNOCKS_SAVED + 3 * KNOCKS_SAVED_PER_MEMBER
+            assert saved <= c.asked <= saved + KNOCKS_PER_S * (time.monotonic() - began)
+            assert len(c.log.of("knocks too often")) == 1
+            assert b" 101 " in await knock(c, b.home, genesis, "127.0.0.2")
 
     run(work())
 
