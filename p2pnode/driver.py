@@ -520,12 +520,16 @@ class Driver:
     def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Announced | Vector]:
         """What to propose in a slot, rounded and made durable: after a crash what was proposed before it, even if it
         would come out otherwise today. A vector that is proposed nowhere stays as it is."""
-        if slot is not None:
-            vector = self._rounded(slot, vector)
-            with self._phases.during("journal"):
-                vector = self._remembered(slot, vector)
-        with self._phases.during("hash"):
-            return _named(vector)
+        if slot is None:
+            return self._named(vector)
+        with self._phases.during("journal"):
+            kept = self._outbox.get(slot)
+        if kept is not None and self.vectors.fits(kept):
+            return self._named(kept)
+        digest, announced = self._named(self._rounded(slot, vector))
+        with self._phases.during("journal"):
+            self._outbox.put(slot, announced, digest)
+        return digest, announced
 
     def _rounded(self, slot: Slot, vector: Vector) -> Announced:
         def saturated(why: str) -> None:
@@ -534,12 +538,10 @@ class Driver:
         with self._phases.during("hash"):
             return narrow(vector, self.recipe.dtype, saturated)
 
-    def _remembered(self, slot: Slot, vector: Announced) -> Announced:
-        kept = self._outbox.get(slot)
-        if kept is not None and self.vectors.fits(kept):
-            return kept
-        self._outbox.put(slot, vector)
-        return vector
+    def _named(self, vector: Announced | Vector) -> tuple[Digest, Announced | Vector]:
+        vector = np.ascontiguousarray(vector)
+        with self._phases.during("hash"):
+            return digest_of(vector), vector
 
     def _mix(self, gathered: Gathered, rows: list[Announced], into: Slot | None) -> tuple[Digest, Announced | Vector]:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
@@ -819,11 +821,6 @@ class Driver:
 def _here(vector: Announced | None) -> Announced:
     assert vector is not None, "the node asks for vectors that it knows are here"
     return vector
-
-
-def _named(vector: Announced | Vector) -> tuple[Digest, Announced | Vector]:
-    vector = np.ascontiguousarray(vector)
-    return digest_of(vector), vector
 
 
 def _finite(number: float) -> float | None:

@@ -28,7 +28,6 @@ from p2pnode.home import Home
 from p2pnode.hosts import Hosts
 from p2pnode.init import Place, charter, found
 
-_POLL_S = 0.25
 _POLL_TIMEOUT_S = 2.0
 _PORTS = range(20000, 32000)
 """Below the ports that systems hand out by themselves, which the nodes' own links take."""
@@ -53,6 +52,7 @@ class Plan:
         hosts: where the nodes run; None for loopback.
         ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
             be silent.
+        poll_s: seconds from one question to all nodes to the next; an answer costs a node some of a step.
     """
 
     out: Path
@@ -65,6 +65,7 @@ class Plan:
     evaluations: int = 20
     hosts: Hosts | None = None
     ban_s: float = 0.0
+    poll_s: float = 0.25
 
 
 @dataclass(slots=True)
@@ -216,7 +217,7 @@ class Testnet:
         waiting = asyncio.create_task(reports.readline())
         while not waiting.done():
             self._watch(self.nodes)
-            await asyncio.wait([waiting], timeout=_POLL_S)
+            await asyncio.wait([waiting], timeout=self.plan.poll_s)
         line = waiting.result()
         if not line:
             raise TestnetFailed("the process that starts the nodes ended; what it said stands above")
@@ -246,7 +247,7 @@ class Testnet:
         self._moved = (0, time.monotonic())
         async with self._asking() as ask:
             while not self._all_over():
-                await asyncio.gather(ask(), asyncio.sleep(_POLL_S))
+                await asyncio.gather(ask(), asyncio.sleep(self.plan.poll_s))
                 self._watch(self.nodes)
                 self._check()
 

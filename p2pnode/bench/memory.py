@@ -19,6 +19,14 @@ def peak() -> int:
     return _status("VmHWM")
 
 
+def libraries() -> int:
+    """Bytes of it that are code and tables of libraries: the kernel shares them between processes, and may drop them.
+
+    `forget_peak` found Linux.
+    """
+    return _status("RssFile")
+
+
 def _status(field: str) -> int:
     """Bytes of memory that Linux reports of this process."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -45,6 +45,9 @@ REPEATS, QUICK_REPEATS = 5, 1
 STALL_S = 600.0
 """Long, for machines that do much else: a network that stalls is no result, however late it is noticed."""
 
+POLL_S = 1.0
+"""Nobody watches: what is measured is the network, not how often it is asked how it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -167,7 +170,7 @@ def network_of(
     values = {"f": f, "recipe": {"name": recipe}, "vectors": vectors, "training": training}
 
     async def run(out: Path) -> list[dict[str, Any]]:
-        plan = Plan(out, values, n, silent, ("silent",), data_dir, STALL_S, evaluations=0)
+        plan = Plan(out, values, n, silent, ("silent",), data_dir, STALL_S, evaluations=0, poll_s=POLL_S)
         net = kind(plan, time.time(), lambda _: None)
         await net.run()
         return [node.result for node in net.honest if node.result is not None]

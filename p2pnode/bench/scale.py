@@ -41,7 +41,8 @@ from protocols.committee import Committee
 MIB = 2**20
 
 BASE_MIB = 300
-"""What a node may hold beside vectors: the interpreter, torch, the compiled rules, and what lies in buffers."""
+"""What a node may hold of its own beside vectors: what torch and others make when they are loaded, the compiled rules,
+and what lies in buffers."""
 
 _WIDTH = 110
 """Of the tables, in columns, where there is no terminal to tell."""
@@ -118,9 +119,11 @@ class Row:
         signed, checked: signatures.
         seconds: the median.
         peak_mib: the most memory that the process held, over the whole run.
+        own_mib: of that, all but the code and tables of libraries as they were before there was a model: the kernel has
+            them once for all processes, and may drop them.
         above_idle_mib: the same, above what a node holds with everything loaded and no model yet.
         vectors: as many vectors is that.
-        bound_mib: what it must stay below, see `Point.bound_bytes`.
+        bound_mib: what its own must stay below, see `Point.bound_bytes`.
     """
 
     broadcast: str
@@ -139,6 +142,7 @@ class Row:
     checked: float | None = None
     seconds: float | None = None
     peak_mib: float | None = None
+    own_mib: float | None = None
     above_idle_mib: float | None = None
     vectors: float | None = None
     bound_mib: float | None = None
@@ -161,7 +165,8 @@ def scale(
         console = Console(width=None if sys.stdout.isatty() else _WIDTH)
         console.print(*_tables(rows), sep="\n")
         console.print(*(f"{_name(row)}: {row.note}" for row in rows if row.note), sep="\n")
-        console.print("Of one node and one step. Bound: (2n+4) vectors and 300 MiB. Idle: loaded, and without a model.")
+        console.print("Of one node and one step. Own: without the code of libraries, which processes share.")
+        console.print("Bound: (2n+4) vectors and 300 MiB of its own. Idle: loaded, and without a model.")
 
 
 def measure(points: Sequence[Point]) -> Iterator[Row]:
@@ -201,6 +206,7 @@ def _measure_point(point: Point) -> Row:
         spent["checked"],
         statistics.median(seconds),
         None if peak is None else peak / MIB,
+        None if peak is None else (peak - account["library_bytes"]) / MIB,
         None if peak is None else (peak - idle) / MIB,
         None if peak is None else (peak - idle) / (4 * point.d),
         point.bound_bytes / MIB,
@@ -284,7 +290,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[Table]:
     held = Table(title="What a node holds, and how long a step takes", title_justify="left")
     for table, headings in (
         (spent, ("MB out", "MB in", "words out", "words in", "signed", "checked")),
-        (held, ("peak MiB", "above idle", "vectors", "bound", "s a step")),
+        (held, ("peak MiB", "own", "above idle", "vectors", "bound", "s a step")),
     ):
         table.add_column("trimmed over", no_wrap=True)
         for heading in headings:
@@ -301,7 +307,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[Table]:
         )
         held.add_row(
             what,
-            *(_figure(number, 1, ".0f") for number in (row.peak_mib, row.above_idle_mib)),
+            *(_figure(number, 1, ".0f") for number in (row.peak_mib, row.own_mib, row.above_idle_mib)),
             _figure(row.vectors, 1, ".1f"),
             _figure(row.bound_mib, 1, ".0f"),
             _figure(row.seconds, 1, ".3f"),

@@ -20,7 +20,7 @@ import torch
 import uvloop
 from torch import Tensor, nn
 
-from p2pnode.bench.memory import forget_peak, peak
+from p2pnode.bench.memory import forget_peak, libraries, peak
 from p2pnode.driver import Driver
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
@@ -66,11 +66,13 @@ class Account:
     Args:
         tallies: of each step.
         idle_bytes: of memory, with everything loaded and no model yet; None where Linux is not.
+        library_bytes: how much of that is code and tables of libraries; None where Linux is not.
         peak_bytes: of memory, at most; None where Linux is not.
     """
 
     tallies: list[Tally]
     idle_bytes: int | None
+    library_bytes: int | None
     peak_bytes: int | None
 
 
@@ -185,9 +187,10 @@ def main() -> None:
     sys.stdout.flush()
     sys.stdin.readline()
     idle = forget_peak()
+    code = None if idle is None else libraries()
     meter.driver = Driver(home, open_log(home.log, home.path.name), meter.over, partial(widened, length=length))
     uvloop.run(meter.driver.run())
-    account = Account(meter.tallies, idle, None if idle is None else peak())
+    account = Account(meter.tallies, idle, code, None if idle is None else peak())
     sys.stdout.write(json.dumps(asdict(account)) + "\n")
 
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from p2pnode.durable import make_folder, replace_file, write_all
 from p2pnode.errors import ConfigError, asking_disk
-from p2pnode.storage.vectors import ARRAYS, Announced, Vector
-from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Slot
+from p2pnode.storage.vectors import ARRAYS, Announced, Vector, digest_of
+from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Digest, Slot
 
 Unusable: TypeAlias = Callable[[Path, str], None]
 """Is told of a file that is there and counts as none, and why."""
@@ -95,9 +95,11 @@ class Outbox:
         self._unusable = unusable
         make_folder(folder)
 
-    def put(self, slot: Slot, vector: Announced) -> None:
-        """Make one's own vector of this slot durable, bit for bit, and forget those of steps before the last."""
-        replace_file(self._path(slot), lambda fd: _write_sealed(fd, {"vector": vector}, {"network": self._network}))
+    def put(self, slot: Slot, vector: Announced, digest: Digest) -> None:
+        """Make one's own vector of this slot, which has this digest, durable bit for bit, and forget those of steps
+        before the last."""
+        tensors, metadata, digests = {"vector": vector}, {"network": self._network}, {"vector": digest}
+        replace_file(self._path(slot), lambda fd: _write_sealed(fd, tensors, metadata, digests))
         for old in self._files():
             if old.step <= slot.step - OUTBOX_STEPS:
                 with asking_disk(self._path(old)):
@@ -121,11 +123,14 @@ class Outbox:
         return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
 
 
-def _write_sealed(fd: int, tensors: Mapping[str, Announced], metadata: dict[str, str]) -> None:
+def _write_sealed(
+    fd: int, tensors: Mapping[str, Announced], metadata: dict[str, str], digests: Mapping[str, Digest] | None = None
+) -> None:
     """Write a file's content, each tensor from where it lies: what `safetensors` would write, without its two copies of
-    everything, which a node of a large model has no memory for."""
+    everything, which a node of a large model has no memory for. `digests` are those of the tensors, if they are known.
+    """
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum(ordered, metadata)}}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum(ordered, metadata, digests)}}
     end = 0
     for name, tensor in ordered.items():
         begin, end = end, end + tensor.nbytes
@@ -167,10 +172,13 @@ def _whole(
     return metadata, tensors
 
 
-def _checksum(tensors: dict[str, Announced], metadata: dict[str, str]) -> str:
+def _checksum(
+    tensors: Mapping[str, Announced], metadata: dict[str, str], digests: Mapping[str, Digest] | None = None
+) -> str:
+    """Over all that a file says; the tensors by their digests: that of a vector has been reckoned already."""
     hasher = blake3.blake3(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name!r} {tensor.dtype} {tensor.shape}".encode())
-        hasher.update(tensor.reshape(-1).view(np.uint8).data)
+        hasher.update(digests[name] if digests is not None else digest_of(tensor.reshape(-1)))
     return hasher.hexdigest()

@@ -110,7 +110,7 @@ class Life:
         vector = self.outbox.get(slot)
         if vector is None:
             vector = self._vector(slot)
-            self.outbox.put(slot, vector)
+            self.outbox.put(slot, vector, digest_of(vector))
         claim = self._header(PeerId(0), slot, vector).proposal()
         if self._say([claim]):
             self.ledger.vectors[slot] = vector.tobytes()

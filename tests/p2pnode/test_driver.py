@@ -784,10 +784,10 @@ def test_who_crashes_begins_in_the_last_step_it_spoke_in_and_says_the_same_again
 def test_a_node_begins_where_its_own_vectors_end_and_not_where_another_networks_do(tmp_path):
     genesis, (home,) = found_network(tmp_path, 1)
     vector = np.ones(make(home).vectors.length, np.float32)
-    Outbox(home.outbox, b"x" * 32).put(Slot(3), vector)
+    Outbox(home.outbox, b"x" * 32).put(Slot(3), vector, digest_of(vector))
     other = make(home)
     assert (other.node.position, other._said()) == (Slot(0), {})
-    Outbox(home.outbox, genesis.network).put(Slot(3), vector)
+    Outbox(home.outbox, genesis.network).put(Slot(3), vector, digest_of(vector))
     mine = make(home)
     assert (mine.node.position, mine._said()) == (Slot(3), {Slot(3): digest_of(vector)})
     assert mine.vectors.get(digest_of(vector)) is not None
@@ -796,7 +796,7 @@ def test_a_node_begins_where_its_own_vectors_end_and_not_where_another_networks_
         save_checkpoint(home.checkpoint, genesis.network, Checkpoint(checkpoint, state))
         assert make(home).node.position == Slot(first)
     home.checkpoint.unlink()
-    Outbox(home.outbox, genesis.network).put(Slot(3), vector[1:])
+    Outbox(home.outbox, genesis.network).put(Slot(3), vector[1:], digest_of(vector[1:]))
     assert make(home).node.position == Slot(0), "a vector of another length is none of this task"
 
 

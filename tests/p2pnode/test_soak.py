@@ -148,7 +148,7 @@ def test_what_a_node_kept_and_does_not_begin_again_with_is_lost(tmp_path):
     assert Left.by(home, NETWORK) == Left(0, None, -1)
     model = np.ones(5, np.float32)
     save_checkpoint(home.checkpoint, NETWORK, Checkpoint(7, {"model": model}))
-    Outbox(home.outbox, NETWORK).put(Slot(9), model)
+    Outbox(home.outbox, NETWORK).put(Slot(9), model, digest_of(model))
     left = Left.by(home, NETWORK)
     assert left == Left(7, digest_of(model).hex(), 9)
     assert left.lost(9, left.model) is None

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from p2pnode.errors import DiskError
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, _checksum, load_checkpoint, save_checkpoint
+from p2pnode.storage.vectors import digest_of
 from protocols.header import STEP_MAX, Slot
 
 NETWORK = b"n" * 32
@@ -156,7 +157,7 @@ def vector(value):
 @pytest.mark.parametrize("dtype", [np.uint16, np.float16])
 def test_what_was_said_in_two_bytes_a_number_is_kept_bit_for_bit(tmp_path, dtype):
     said = np.arange(2**16, dtype=np.uint16).view(dtype)  # each kind of NaN among them
-    Outbox(tmp_path, NETWORK).put(Slot(1), said)
+    Outbox(tmp_path, NETWORK).put(Slot(1), said, digest_of(said))
     kept = Outbox(tmp_path, NETWORK).get(Slot(1))
     assert (kept.dtype, kept.tobytes()) == (said.dtype, said.tobytes())
 
@@ -167,7 +168,7 @@ def test_the_outbox_keeps_two_steps_with_every_slot(tmp_path):
     assert slots == sorted(slots)
     kept = [slots[:1], slots[:2], slots[:3], slots[:4], slots[:5], slots[:6], slots[4:7], slots[7:]]
     for number, slot in enumerate(slots):
-        outbox.put(slot, vector(number))
+        outbox.put(slot, vector(number), digest_of(vector(number)))
         assert list(outbox.kept()) == kept[number]
         assert [None if (own := outbox.get(each)) is None else own[0] for each in slots] == [
             slots.index(each) if each in kept[number] else None for each in slots
@@ -178,7 +179,7 @@ def test_the_outbox_keeps_two_steps_with_every_slot(tmp_path):
 def test_a_vector_of_an_earlier_step_makes_the_outbox_forget_no_later_one(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
     for step in (5, 6, 3, 4):
-        outbox.put(Slot(step), vector(step))
+        outbox.put(Slot(step), vector(step), digest_of(vector(step)))
     assert list(outbox.kept()) == [Slot(3), Slot(4), Slot(5), Slot(6)]
 
 
@@ -187,34 +188,34 @@ def test_slots_come_in_the_order_of_the_conversation_and_only_where_they_can_be_
     assert list(outbox.kept()) == []
     ordered = [Slot(9, 255, 65535), Slot(10), Slot(10, 0, 2), Slot(10, 0, 10), Slot(10, 2), Slot(10, 11)]
     for slot in reversed(ordered):
-        outbox.put(slot, vector(1))
+        outbox.put(slot, vector(1), digest_of(vector(1)))
     for stray in ("notes", "10.safetensors", f"{10:020}-{0:03}-{2:05}.safetensors.new"):
         (tmp_path / stray).write_bytes(b"x")
     (tmp_path / f"{10:020}-{0:03}-{3:05}.safetensors").write_bytes(b"x")
     assert list(outbox.kept()) == ordered
-    Outbox(tmp_path, b"m" * 32).put(Slot(10, 2), vector(2))
+    Outbox(tmp_path, b"m" * 32).put(Slot(10, 2), vector(2), digest_of(vector(2)))
     assert list(outbox.kept()) == [slot for slot in ordered if slot != Slot(10, 2)]
 
 
 def test_the_last_step_there_is_has_its_place_in_the_outbox(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
-    outbox.put(Slot(STEP_MAX, 255, 65535), vector(1))
+    outbox.put(Slot(STEP_MAX, 255, 65535), vector(1), digest_of(vector(1)))
     assert list(outbox.kept()) == [Slot(STEP_MAX, 255, 65535)]
 
 
 def test_what_another_network_left_is_not_read(tmp_path):
-    Outbox(tmp_path, b"m" * 32).put(Slot(1), vector(1))
+    Outbox(tmp_path, b"m" * 32).put(Slot(1), vector(1), digest_of(vector(1)))
     outbox = Outbox(tmp_path, NETWORK)
     assert outbox.get(Slot(1)) is None
     assert list(outbox.kept()) == []
-    outbox.put(Slot(1), vector(2))
+    outbox.put(Slot(1), vector(2), digest_of(vector(2)))
     assert outbox.get(Slot(1))[0] == 2
     assert Outbox(tmp_path, b"m" * 32).get(Slot(1)) is None
 
 
 def test_a_vector_under_a_right_checksum_but_of_no_network_is_not_read(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
-    outbox.put(Slot(1), vector(1))
+    outbox.put(Slot(1), vector(1), digest_of(vector(1)))
     [file] = tmp_path.iterdir()
     file.write_bytes(sealed({"vector": vector(1)}))
     assert outbox.get(Slot(1)) is None
@@ -230,24 +231,24 @@ def test_a_vector_is_durable_when_put_returns(tmp_path, monkeypatch):
     for owner, name in ((os, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
         call = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *given, name=name, call=call: (done.append(name), call(*given))[1])
-    outbox.put(Slot(1), vector(1))
+    outbox.put(Slot(1), vector(1), digest_of(vector(1)))
     assert done == ["write", "write", "fsync", "replace", "fsync"]
-    outbox.put(Slot(3), vector(3))
+    outbox.put(Slot(3), vector(3), digest_of(vector(3)))
     assert done == ["write", "write", "fsync", "replace", "fsync"] * 2 + ["unlink"]
 
 
 def test_the_outbox_survives_a_restart_and_takes_a_slot_again(tmp_path):
-    Outbox(tmp_path / "outbox", NETWORK).put(Slot(1), vector(1))
+    Outbox(tmp_path / "outbox", NETWORK).put(Slot(1), vector(1), digest_of(vector(1)))
     again = Outbox(tmp_path / "outbox", NETWORK)
     assert again.get(Slot(1)).tobytes() == vector(1).tobytes()
     assert again.get(Slot(0)) is None
-    again.put(Slot(1), vector(2))
+    again.put(Slot(1), vector(2), digest_of(vector(2)))
     assert again.get(Slot(1))[0] == 2
 
 
 def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
-    outbox.put(Slot(1), vector(1))
+    outbox.put(Slot(1), vector(1), digest_of(vector(1)))
     [file] = tmp_path.iterdir()
     whole = file.read_bytes()
     for position in range(len(whole)):
@@ -256,17 +257,17 @@ def test_a_damaged_own_vector_is_as_good_as_none(tmp_path):
             assert outbox.get(Slot(1)) is None
     file.write_bytes(save({"vector": vector(1)}))
     assert outbox.get(Slot(1)) is None
-    outbox.put(Slot(1), vector(3))
+    outbox.put(Slot(1), vector(3), digest_of(vector(3)))
     assert outbox.get(Slot(1))[0] == 3
 
 
 def test_crashes_while_putting_leave_the_old_vector_and_no_heap_of_files(tmp_path, monkeypatch):
-    Outbox(tmp_path, NETWORK).put(Slot(1), vector(1))
+    Outbox(tmp_path, NETWORK).put(Slot(1), vector(1), digest_of(vector(1)))
     with monkeypatch.context() as crash:
         crash.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no power")))
         for step in (1, 2, 3, 4):
             with pytest.raises(DiskError, match="no power"):
-                Outbox(tmp_path, NETWORK).put(Slot(step), vector(9))
+                Outbox(tmp_path, NETWORK).put(Slot(step), vector(9), digest_of(vector(9)))
             assert len(list(tmp_path.iterdir())) == 2
     outbox = Outbox(tmp_path, NETWORK)
     assert list(outbox.kept()) == [Slot(1)]
