@@ -4,9 +4,9 @@ Built-in tasks have a row in `catalogue.TASKS` and a builder in `BUILDERS`; plug
 Whatever builds a `Task` can also hand it straight to a `Trainer`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from threading import RLock
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pnode.errors import ConfigError
-from p2pnode.learning import catalogue
+from p2pnode.learning import catalogue, weights
 from p2pnode.learning.data import LABELS, Data, load
 from p2pnode.learning.flat import exchanged
 from p2pnode.learning.partition import Stream, part_size, partition, seed_sequence
@@ -67,15 +67,12 @@ class Task:
         return torch.arange(node * size, (node + 1) * size)
 
     def model(self, seed: int) -> nn.Module:
-        """Return the common initial model, bit for bit the same in every process, on the CPU.
+        """Return the common initial model; see `initial`."""
+        return initial(self.factory, seed)
 
-        Global randomness is neither used nor disturbed.
-
-        Args:
-            seed: The genesis seed, ≥ 0.
-        """
-        with seeded(seed_sequence(seed, Stream.INITIALISATION), torch.device("cpu")):
-            return self.factory()
+    def starting(self, given: Mapping[str, Tensor], source: str | Path) -> "Task":
+        """The same task, whose models begin with these weights, of that source; see `weights.fill`."""
+        return replace(self, factory=lambda: weights.fill(self.factory(), given, source))
 
     @cached_property
     def dimension(self) -> int:
@@ -106,6 +103,19 @@ def seeded(seed: np.random.SeedSequence, device: torch.device) -> Iterator[None]
         if on_cuda:
             torch.cuda.default_generators[device.index].manual_seed(number)
         yield
+
+
+def initial(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Return what the factory makes, bit for bit the same in every process, on the CPU.
+
+    Global randomness is neither used nor disturbed.
+
+    Args:
+        factory: Makes a module, initialised from torch's global randomness.
+        seed: The genesis seed, ≥ 0.
+    """
+    with seeded(seed_sequence(seed, Stream.INITIALISATION), torch.device("cpu")):
+        return factory()
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:

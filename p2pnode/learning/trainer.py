@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from p2pnode.errors import ConfigError, NonFinite, TrainingError
 from p2pnode.learning.flat import FlatModel, calibrated, require_like, statistics
@@ -146,6 +146,11 @@ class Trainer:
         self._batch_loss: Tensor | None = None
 
     @property
+    def module(self) -> nn.Module:
+        """The model itself, live, at θ."""
+        return self._model.module
+
+    @property
     def batch_loss(self) -> float | None:
         """The loss of the batch whose gradient was computed last; None before the first."""
         return None if self._batch_loss is None else float(self._batch_loss)
@@ -257,11 +262,19 @@ class Trainer:
         """Measure θ on the test set, with dropout off, and by running statistics of the node's own data if it has any.
 
         Args:
+            limit, abort: as in `measure`.
+        """
+        self.calibrate()
+        return self.measure(limit, abort)
+
+    def measure(self, limit: int | None = None, abort: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Measure θ on the test set, with dropout off, and by the running statistics that the module has.
+
+        Args:
             limit: Look at the first so many samples, ≥ 1. None: at all.
             abort: Asked after every batch of `EVALUATION_BATCH`; true ends the evaluation with what was seen so far.
         """
         assert limit is None or limit >= 1, f"limit={limit} leaves nothing to evaluate"
-        self.calibrate()
         data, end = self._task.data, min(limit or self._task.data.tests, self._task.data.tests)
         totals = torch.zeros(2, dtype=torch.float64, device=self._device)
         samples = 0
