@@ -26,11 +26,12 @@ def test_a_file_is_run_once_and_imports_what_stands_beside_it(tmp_path):
     assert summon(f"{tmp_path}/./mine.py:runs") == ["mine"], "once, whatever is asked for, and however"
 
 
-def test_its_folder_takes_the_place_of_no_other_module(tmp_path):
-    (tmp_path / "json.py").write_text("raise AssertionError('the wrong one')\n")
-    (tmp_path / "own.py").write_text("import json\nsaid = json.dumps(1)\n")
+def test_its_folder_takes_the_place_of_no_other_module(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "colorsys.py").write_text("raise AssertionError('the wrong one')\n")
+    (tmp_path / "own.py").write_text("import colorsys\nsaid = colorsys.rgb_to_hsv(1, 1, 1)\n")
     (tmp_path / "random.py").write_text("mine = 1\n")
-    assert summon(f"{tmp_path / 'own.py'}:said") == "1"
+    assert summon(f"{tmp_path / 'own.py'}:said") == (0, 0, 1)
     import random
 
     assert summon(f"{tmp_path / 'random.py'}:mine") == 1
