@@ -101,6 +101,15 @@ def test_another_model_is_refused_with_what_differs(of_code, code, change, reaso
         assigned(home, genesis, config, replace(built_own(code, None), factory=other))
 
 
+def test_the_settings_of_a_node_reach_its_training(of_code):
+    genesis, home, config = of_code
+    plain = enrolled(home, genesis, config, 0).step(0)
+    for change, close in (({"autocast": True}, 1e-2), ({"pieces": 2}, 1e-1)):  # BatchNorm sees half the batch
+        step = enrolled(home, genesis, config.model_copy(update=change), 0).step(0)
+        assert not torch.equal(step, plain)
+        assert torch.allclose(step, plain, atol=close)
+
+
 def test_a_genesis_that_names_code_runs_none(of_code, tmp_path):
     genesis, home, config = of_code
     bare = config.model_copy(update={"task": None})
