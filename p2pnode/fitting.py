@@ -7,6 +7,7 @@ the genesis names, whatever it was made with, and holds in the end what was agre
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from p2pnode.learning.flat import released
 from p2pnode.learning.own import Measure, assembled
 from p2pnode.observe.log import Console, open_log
 from p2pnode.passphrase import asking
-from p2pnode.process import stop_by_signal
+from p2pnode.process import stop_by_signal, told_to_stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,9 @@ def fit(
         pass
     else:
         raise ConfigError("fit: an event loop runs in this thread already. Remedy: await p2pnode.fit_async(…) in it")
-    stops = stop_by_signal if threading.current_thread() is threading.main_thread() else None
-    return uvloop.run(_fit(model, data, loss, Path(home), test, metric, shared, on_step, console, stops))
+    in_main = threading.current_thread() is threading.main_thread()  # no other thread hears signals
+    with told_to_stop() if in_main else nullcontext() as told:
+        return uvloop.run(_fit(model, data, loss, Path(home), test, metric, shared, on_step, console, told))
 
 
 async def fit_async(
@@ -117,8 +119,9 @@ async def _fit(
     shared: bool,
     on_step: OnStep | None,
     console: Console,
-    stops: Callable[[Driver], object] | None,
+    told: Callable[[], bool] | None,
 ) -> Fitted:
+    """`fit`; signals stop it where `told` says whether there was one already."""
     home = Home(folder)
     name = NodeConfig.load(home.config).name
     genesis = Genesis.load(home.genesis)
@@ -130,8 +133,10 @@ async def _fit(
             driver = Driver(home, log, ask=asking(), task=task, on_step=on_step)
             if isinstance(data, DataLoader) and data.batch_size != genesis.training.local_batch:
                 log.warning("batch size", of_the_loader=data.batch_size, of_the_genesis=genesis.training.local_batch)
-            if stops is not None:
-                stops(driver)
+            if told is not None:
+                stop = stop_by_signal(driver)
+                if told():
+                    stop()
             result = await driver.run()
         finally:
             released(model.to(devices.pop()) if len(devices) == 1 else model)

@@ -51,7 +51,7 @@ def run_node(
         DiskError: if its disk is full from the start.
     """
     config = NodeConfig.load(home.config)
-    with home.occupied(), _told_to_stop() as told:
+    with home.occupied(), told_to_stop() as told:
         log = open_log(home.log, config.name, console)
         try:
             task = None if source is None else built_own(source, Path(config.data_dir) if config.data_dir else None)
@@ -66,7 +66,7 @@ def run_node(
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
+def told_to_stop() -> Iterator[Callable[[], bool]]:
     """Remember a signal to stop that comes before the loop runs, and hears it; whether there was one."""
     heard: list[int] = []
 

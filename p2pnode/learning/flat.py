@@ -159,9 +159,10 @@ def calibrated(module: nn.Module) -> Iterator[None]:
 
 def released(module: nn.Module) -> None:
     """Give each parameter memory of its own again, as if the module had never been a `FlatModel`'s."""
-    for parameter in exchanged(module).values():
-        parameter.data = parameter.data.clone()
-        parameter.grad = None
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.clone()
+            parameter.grad = None
 
 
 def require_like(vector: Tensor, model: Tensor) -> None:

@@ -57,7 +57,7 @@ def partition(labels: Tensor | range, node: int, nodes: int, seed: int, alpha: f
         (⌊N/nodes⌋,) int64 indices into the training set, ascending.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of its range, or there is an alpha and labels are no classes of samples.
 
     Source:
         MoNNA (arXiv 2209.10931), released experiments: Dirichlet proportions drawn by each node, samples shared.
@@ -133,6 +133,8 @@ def _dirichlet_part(
 ) -> npt.NDArray[np.int64]:
     if not (alpha > 0 and math.isfinite(alpha)):
         raise ConfigError(f"alpha: {alpha} is no Dirichlet concentration; use a number above 0, or none for i.i.d.")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ConfigError("alpha: a sample's label is no class that nodes could have much or little of; leave it out")
     kinds = np.unique(labels)
     counts = rng.multinomial(size, rng.dirichlet(np.full(len(kinds), alpha)))
     # resize repeats the shuffled pool from its start as often as the count asks.

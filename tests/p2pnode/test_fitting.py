@@ -130,7 +130,7 @@ def test_ctrl_c_stops_it_in_good_order_and_the_same_call_goes_on(homes):
     fitted = fit(model, data(), LOSS, home.path, on_step=interrupt)
     assert (fitted.finished, fitted.accuracy, fitted.result) == (False, None, None)
     assert home.checkpoint.exists()
-    signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGINT) is before
     stopped = len(steps)
     assert 4 <= stopped <= 12
     again = fit(net(seed=5), data(), LOSS, home.path, on_step=lambda step: steps.append(step.step))

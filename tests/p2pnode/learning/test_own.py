@@ -122,6 +122,14 @@ def test_data_are_the_nodes_own_unless_they_are_shared():
         alone.part(1, 3, 0, 0.5)
 
 
+@pytest.mark.parametrize("labels", [torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6)])
+def test_labels_that_are_no_classes_are_split_without_alpha_only(labels):
+    of = assembled("mine", nn.Identity, (X, labels), functional.mse_loss, metric=functional.mse_loss, shared=True)
+    assert len(of.part(1, 3, 0, None)) == 2
+    with pytest.raises(ConfigError, match=r"alpha: a sample's label is no class"):
+        of.part(1, 3, 0, 0.5)
+
+
 def test_without_test_data_training_data_are_tested_on():
     data = assembled("mine", nn.Identity, (X, Y), functional.cross_entropy).data
     assert isinstance(data, OwnData)
