@@ -10,7 +10,7 @@ import urllib.request
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,17 +20,19 @@ from p2pnode.byzantine import ATTACKS, check_attacks
 from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
 from p2pnode.genesis import Genesis
-from p2pnode.home import Home
+from p2pnode.home import START, Home
 from p2pnode.identity import Identity, KeyRing
 from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
+from p2pnode.learning.source import anywhere, names_code
 from p2pnode.observe import table
 from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
+    from p2pnode.assignment import Proposal
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
     from p2pnode.hosts import Hosts
@@ -78,7 +80,18 @@ Staleness = Annotated[
         help="1: take a step's gradient while the last one's models are exchanged; default: 0.", show_default=False
     ),
 ]
-Task = Annotated[str, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")]
+Task = Annotated[
+    str, typer.Option(help=f"What is learned: {', '.join(TASKS)}; or your own code, as FILE.py:NAME or MODULE:NAME.")
+]
+Listed = Annotated[str, typer.Option("--task", help=f"What is learned: {', '.join(TASKS)}.")]
+Source = Annotated[
+    str | None,
+    typer.Option("--task", help="Your own code of the genesis' task: FILE.py:NAME or MODULE:NAME.", show_default=False),
+]
+Start = Annotated[
+    Path | None,
+    typer.Option(help="A safetensors file of weights to begin with; default: the seed draws.", show_default=False),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
 Steps = Annotated[int | None, typer.Option(help="Learning steps; default: the task's.")]
@@ -149,6 +162,7 @@ def run_testnet(
     clip: Clip = None,
     vectors: Vectors = "tls",
     seed: Seed = 0,
+    start: Start = None,
     engine: Annotated[
         str, typer.Option(help="Where the nodes run: processes on loopback, or netns, each on a host of its own.")
     ] = "processes",
@@ -168,6 +182,8 @@ def run_testnet(
 
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
 
+      p2pnode testnet --task examples/own_cnn.py:task --nodes 5
+
       sudo p2pnode testnet --engine netns --link-mbit 100
     """
     from p2pnode.testnet import Plan
@@ -178,13 +194,27 @@ def run_testnet(
         raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
     choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
+    proposal = _proposal(task, data_dir, seed, start)
+    if proposal is not None and proposal.source is None and names_code(task):
+        raise ConfigError(f"task = {task!r}: it is a model alone. Remedy: name a p2pnode.task(model, data, loss)")
     values = _genesis_values(
-        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
+        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
     with _hosts(engine, nodes, link_mbit) as hosts:
-        plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
+        plan = Plan(
+            out,
+            values,
+            nodes,
+            byzantine,
+            attacks,
+            _data_dir(task, data_dir),
+            stall,
+            hosts=hosts,
+            source=None if proposal is None else proposal.source,
+            start=None if proposal is None else proposal.start,
+        )
         summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -249,7 +279,7 @@ def simulate(
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first run.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Learning steps of a run.")] = 2,
     train: Annotated[bool, typer.Option("--train", help="Train real models instead of small vectors.")] = False,
-    task: Task = "digits",
+    task: Listed = "digits",
     data_dir: DataDir = None,
     alpha: Alpha = None,
     local_batch: LocalBatch = None,
@@ -429,6 +459,7 @@ def keygen(
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT to listen on; default: the address's port, on every interface.")
     ] = None,
+    task: Source = None,
     data_dir: DataDir = None,
     seal: Annotated[bool, typer.Option("--seal", help="Seal the key by a passphrase; it never lies in clear.")] = False,
     passphrase_file: PassphraseFile = None,
@@ -440,7 +471,8 @@ def keygen(
 
       p2pnode keygen a --name a --address 10.0.0.1:7000
     """
-    place = _place(f"{name}={address}", {"data_dir": None if data_dir is None else str(data_dir.resolve())})
+    settings = {"data_dir": None if data_dir is None else str(data_dir.resolve())}
+    place = _place(f"{name}={address}", settings | {"task": None if task is None else anywhere(task)})
     passphrase = asking(passphrase_file, new=True)() if seal else None
     card = equip(Home(home), name, address, place.settings, listen or place.listen or address, passphrase)
     if as_json:
@@ -481,22 +513,32 @@ def new(
     clip: Clip = None,
     vectors: Vectors = "tls",
     seed: Seed = 0,
+    start: Start = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a genesis of join cards; the same cards and options make the same network. Every member gets a copy.
 
-    Example:
+    Of a task of your own it names the model and the weights that it begins with, which are written beside it, and which
+    every member gets a copy of as well.
+
+    Examples:
 
       p2pnode genesis new cards/*.json --f 1 --steps 500
+
+      p2pnode genesis new cards/*.json --f 1 --task train.py:Net
     """
     if out.exists():
         raise ConfigError(f"{out}: exists. Remedy: choose another file, a genesis is never overwritten")
     choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
+    proposal = _proposal(task, data_dir, seed, start)
     values = _genesis_values(
-        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
+        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
     )
     genesis = unite(cards, values)
     try:
+        if proposal is not None:
+            out.with_name(START).write_bytes(proposal.start)
         genesis.save(out)
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror}; choose another file") from error
@@ -515,11 +557,17 @@ def show(
 def _tell_charter(genesis: Genesis, file: Path, *, as_json: bool) -> None:
     names = [member.name for member in genesis.members]
     told = {"network": genesis.network.hex(), "genesis": str(file), "members": names, "f": genesis.f}
+    model = genesis.training.model
+    if model is not None:
+        told["model"] = model.model_dump()
     if as_json:
         print(json.dumps(told))
     else:
         _out.print(f"network  {told['network']}\ngenesis  {file}", soft_wrap=True)
         _out.print(f"members  {', '.join(names)}; f = {genesis.f}, {genesis.recipe.name}", soft_wrap=True)
+        if model is not None:
+            _out.print(f"model    {genesis.training.task}, {model.parameters:,} parameters", soft_wrap=True)
+            _out.print(f"start    {model.start}, to be {START} in each home", soft_wrap=True)
 
 
 @app.command()
@@ -569,6 +617,7 @@ def init(
     clip: Clip = None,
     vectors: Vectors = "tls",
     seed: Seed = 0,
+    start: Start = None,
     as_json: AsJson = False,
 ) -> None:
     """Found a network: write its genesis, and a home folder for each member, to be copied to its machine.
@@ -581,11 +630,13 @@ def init(
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
     choice = _choice(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
+    proposal = _proposal(task, data_dir, seed, start)
     values = _genesis_values(
-        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed
+        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
     )
-    settings = {"data_dir": _data_dir(task, data_dir)}
-    genesis = found(out, [_place(text, settings) for text in address], values)
+    settings = {"data_dir": _data_dir(task, data_dir), "task": None if proposal is None else proposal.source}
+    weights = None if proposal is None else proposal.start
+    genesis = found(out, [_place(text, settings) for text in address], values, weights)
     homes = [str(out / member.name) for member in genesis.members]
     if as_json:
         print(json.dumps({"network": genesis.network.hex(), "genesis": str(out / "genesis.json"), "homes": homes}))
@@ -598,6 +649,7 @@ def init(
 def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
+    task: Source = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -607,7 +659,8 @@ def run_home(
     from p2pnode.process import run_node
 
     ask = asking(passphrase_file)
-    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people", ask=ask))
+    console: Literal["json", "people"] = "json" if as_json else "people"
+    raise typer.Exit(run_node(Home(home), attacks, console=console, ask=ask, source=task))
 
 
 @app.command()
@@ -633,6 +686,64 @@ def doctor(
         _out.print(table.findings(findings))
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def export(
+    home: HomeFolder,
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.", show_default=False)],
+    task: Source = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model of a home's checkpoint to a file: the weights by name, as its class takes them in.
+
+    Example:
+
+      p2pnode export a model.safetensors
+    """
+    from p2pnode.product import of_home
+
+    told = of_home(Home(home), task).export(out)
+    if as_json:
+        print(json.dumps(told))
+    else:
+        _out.print(f"weights  {out}: {told['task']} after {told['step']} steps", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="A home, or a safetensors file of weights.", show_default=False)],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of what task; your own as FILE.py:NAME. Default: the home's, or the file's.", show_default=False
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="Where: cpu, cuda, cuda:INDEX or auto.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on the whole test data of its task: that of a home's checkpoint, or of exported weights.
+
+    Examples:
+
+      p2pnode evaluate a
+
+      p2pnode evaluate model.safetensors --task train.py:task
+    """
+    from p2pnode.product import of_file, of_home
+
+    if what.is_dir():
+        if data_dir is not None:
+            raise ConfigError(f"data-dir: {Home(what).config} names it. Remedy: leave it out, or change it there")
+        model = of_home(Home(what), task)
+    else:
+        model = of_file(what, task, data_dir, device)
+    told = model.measured()
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        _out.print(table.evaluation(told))
 
 
 @app.command()
@@ -745,9 +856,10 @@ def _genesis_values(
     clip: float | None,
     vectors: str,
     seed: int,
+    proposal: "Proposal | None" = None,
 ) -> dict[str, Any]:
     """The genesis as options give it; what is None comes from the recipe or the task."""
-    defaults = catalogue.find(task)
+    defaults = catalogue.find(task) if proposal is None else proposal.defaults
     own = RECIPES[choice["name"]].momentum if choice["name"] in RECIPES else None
 
     def chosen(value: float | None, default: float) -> float:
@@ -759,7 +871,7 @@ def _genesis_values(
         "recipe": choice,
         "vectors": vectors,
         "training": {
-            "task": task,
+            "task": defaults.name,
             "alpha": alpha,
             "steps": chosen(steps, defaults.steps),
             "local_batch": chosen(local_batch, defaults.local_batch),
@@ -767,12 +879,24 @@ def _genesis_values(
             "lr": chosen(lr, defaults.lr),
             "lr_decay_every": chosen(lr_decay_every, defaults.lr_decay_every),
             "clip": clip,
+            "model": None if proposal is None else proposal.model,
         },
     }
 
 
+def _proposal(task: str, data_dir: Path | None, seed: int, start: Path | None) -> "Proposal | None":
+    """What is to be said of the model of one's own task, or of given weights; a built-in task is known to all."""
+    if not names_code(task):
+        _data_dir(task, data_dir)
+        if start is None:
+            return None
+    from p2pnode.assignment import propose
+
+    return propose(task, data_dir, seed, start)
+
+
 def _data_dir(task: str, data_dir: Path | None) -> str | None:
-    if catalogue.find(task).needs_data_dir and data_dir is None:
+    if data_dir is None and not names_code(task) and catalogue.find(task).needs_data_dir:
         raise ConfigError(f"data-dir is missing: {task} reads its files from a folder. Remedy: add --data-dir FOLDER")
     return None if data_dir is None else str(data_dir.resolve())
 

@@ -22,10 +22,17 @@ class NodeConfig(Settings):
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
     admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
     data_dir: str | None = Field(None, description="write the folder that holds the task's data files")
+    task: Annotated[str, Field(pattern=r"^.+:[^:]+$")] | None = Field(
+        None, description="name your own code of the genesis' task as FILE.py:NAME or MODULE:NAME"
+    )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = Field(
         "auto", description="choose auto, cpu, cuda or cuda:N"
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="choose CPU threads, or 0 for torch's choice")
+    autocast: bool = Field(False, description="choose true for gradients in mixed precision (bfloat16), or false")
+    pieces: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        1, description="choose in how many pieces a batch goes through the model, one after another, to save memory"
+    )
     evaluate_every: Annotated[int, Field(ge=0)] = Field(100, description="choose a number of steps, or 0 for never")
     evaluate_samples: Annotated[int, Field(ge=1)] = Field(500, description="choose at least 1 test sample")
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(50, description="choose a number of steps, or 0 for never")

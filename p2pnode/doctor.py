@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, TypeVar
 
+from p2pnode.assignment import assigned
 from p2pnode.config import NodeConfig
 from p2pnode.errors import P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ask, Identity, unasked
-from p2pnode.learning.task import build
 from p2pnode.learning.trainer import resolve_device
 from p2pnode.membership import occupant
 from p2pnode.net.reach import Answer, reach
@@ -106,7 +106,7 @@ class _Examination:
             lambda one: f"number {one[0]} of the genesis",
         )
         self._look_at_checkpoint(genesis)
-        dimension = self._ask("task", lambda: _dimension(genesis, config), lambda d: f"{d:,} parameters")
+        dimension = self._ask("task", lambda: assigned(home, genesis, config).dimension, lambda d: f"{d:,} parameters")
         if dimension is not None:
             self._look_at_room(4 * dimension, len(genesis.members))
         self._look_at_descriptors(len(genesis.members))
@@ -226,11 +226,6 @@ def _judge(genesis: Genesis, peer: PeerId, answer: Answer) -> Finding:
 
 def _charter(genesis: Genesis) -> str:
     return f"network {genesis.network.hex()[:16]}…, n={len(genesis.members)}, f={genesis.f}, {genesis.recipe.name}"
-
-
-def _dimension(genesis: Genesis, config: NodeConfig) -> int:
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    return build(genesis.training.task, data_dir).dimension
 
 
 def _mib(nbytes: int) -> str:

@@ -24,6 +24,7 @@ import torch
 
 from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
+from p2pnode.assignment import enrolled
 from p2pnode.codec import Finished, Holding, Want, WireMessage
 from p2pnode.config import NodeConfig
 from p2pnode.courier import Courier, Parcel
@@ -32,9 +33,9 @@ from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ahead, Ask, KeyRing, unasked
-from p2pnode.learning.local import LocalWork, mix_gathered, trainer_of
-from p2pnode.learning.task import Task, build
-from p2pnode.learning.trainer import Evaluation, Trainer
+from p2pnode.learning.local import LocalWork, mix_gathered
+from p2pnode.learning.task import Task
+from p2pnode.learning.trainer import Evaluation
 from p2pnode.learning.wire import narrow
 from p2pnode.lookout import Lookout
 from p2pnode.membership import occupant
@@ -123,6 +124,28 @@ Prepare: TypeAlias = Callable[[Task], Task]
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step that was taken.
+
+    Args:
+        step: how many were taken, this one included.
+        of: how many there are.
+        loss: of the batch that this node's last gradient is of; None before its first.
+        accuracy, test_loss: of the last evaluation on the way; None before the first.
+    """
+
+    step: int
+    of: int
+    loss: float | None
+    accuracy: float | None
+    test_loss: float | None
+
+
+OnStep: TypeAlias = Callable[[Step], object]
+"""Is told of every step, in the worker's thread; what it raises ends the run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a node made of its run.
 
@@ -162,6 +185,8 @@ class Driver:
         tamper: makes a Byzantine peer of the honest node; None leaves it honest.
         prepare: what to train on in place of the task of the genesis; None leaves it that task.
         ask: gives the passphrase, if the key is sealed.
+        task: what its owner hands over to train; None leaves it to the home and the catalogue.
+        on_step: is told of every step.
 
     Raises:
         ConfigError: if anything in the home is wrong or missing.
@@ -176,6 +201,8 @@ class Driver:
         tamper: Tamper | None = None,
         prepare: Prepare | None = None,
         ask: Ask = unasked,
+        task: Task | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.home = home
         self.genesis = Genesis.load(home.genesis)
@@ -185,7 +212,8 @@ class Driver:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.recipe = self.genesis.plan
-        self._trainer = self._make_trainer(prepare)
+        self._on_step = on_step
+        self._trainer = enrolled(home, self.genesis, self.config, self.me, task, prepare)
         self._local = LocalWork(self._trainer, self.recipe, self.genesis.f, self._discarded, mix_gathered)
         self._model_step = 0
         self._kept_step = -1
@@ -590,6 +618,10 @@ class Driver:
             self._log.info("evaluated", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
+        if self._on_step is not None:
+            seen = self._evaluation
+            accuracy, loss = (None, None) if seen is None else (seen.accuracy, seen.loss)
+            self._on_step(Step(steps, self.node.steps, self._trainer.batch_loss, accuracy, loss))
 
     def _take_on(self, steps: int, vector: Vector) -> None:
         with self._phases.during("mix"):
@@ -763,13 +795,6 @@ class Driver:
         finally:
             self._signer.close()
             self._log.info("node stops", step=self.node.position.step)
-
-    def _make_trainer(self, prepare: Prepare | None) -> Trainer:
-        genesis, training = self.genesis, self.genesis.training
-        task = build(training.task, Path(self.config.data_dir) if self.config.data_dir else None)
-        indices = task.part(self.me, len(genesis.members), genesis.seed, training.alpha)
-        task = prepare(task) if prepare is not None else task
-        return trainer_of(training, self.recipe, task, indices, genesis.seed, self.me, self.config.device)
 
     def _retained(self, steps: int) -> int:
         """Past steps whose vectors fit into the memory set aside for peers that are late."""

@@ -21,8 +21,14 @@ from protocols.committee import MEMBERS_MAX, Committee
 
 _DOMAIN = b"p2pnode/genesis/v1\0"
 
-_ADDED = {"recipe": {"gather", "redundancy", "local_steps", "placement", "wire", "staleness"}, "training": {"clip"}}
+_ADDED = {
+    "recipe": {"gather", "redundancy", "local_steps", "placement", "wire", "staleness"},
+    "training": {"clip", "model"},
+}
 """Choices that the first networks did not have: where they are not made, a network is named as it was then."""
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Member(Settings):
@@ -87,10 +93,20 @@ class Choice(Settings):
         )
 
 
+class Model(Settings):
+    """What each member's model must be before the first step; see `p2pnode.learning.weights.Fingerprint`."""
+
+    parameters: Annotated[int, Field(ge=1)] = Field(description="choose how many numbers are exchanged")
+    layout: Digest = Field(description="copy the 64 hexadecimal digits from another member's genesis")
+    start: Digest = Field(description="copy the 64 hexadecimal digits from another member's genesis")
+
+
 class Training(Settings):
     """The learning task and its schedule. The step size is lr / (1 + ⌊step / lr_decay_every⌋)."""
 
-    task: str = Field("digits", description="choose one that `p2pnode list tasks` names")
+    task: Annotated[str, Field(pattern=r"^[^:]+$")] = Field(
+        "digits", description="choose one that `p2pnode list tasks` names, or the name of one's own"
+    )
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="choose a positive Dirichlet concentration, or leave it out for i.i.d. data"
     )
@@ -102,6 +118,7 @@ class Training(Settings):
     clip: Annotated[float, Field(gt=0)] | None = Field(
         None, description="choose the largest norm of a gradient, or leave it out"
     )
+    model: Model | None = Field(None, description="make the genesis with `--task FILE.py:NAME`, or leave it out")
 
 
 class Genesis(Settings):

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from p2pnode.errors import ConfigError, asking_disk
 
+START = "start.safetensors"
+"""Lies beside a genesis that names it, and in each home."""
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -37,6 +40,11 @@ class Home:
     @property
     def config(self) -> Path:
         return self.path / "node.toml"
+
+    @property
+    def start(self) -> Path:
+        """The weights that the network begins with, where its genesis names them by digest."""
+        return self.path / START
 
     @property
     def journal(self) -> Path:

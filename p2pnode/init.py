@@ -105,8 +105,14 @@ def charter(places: Sequence[Place], values: Mapping[str, Any]) -> tuple[Genesis
     return Genesis.checked({**values, "members": members}, "settings"), identities
 
 
-def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> Genesis:
+def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any], start: bytes | None = None) -> Genesis:
     """Write `folder/genesis.json`, and `folder/NAME` as the home of each member.
+
+    Args:
+        folder: where.
+        places: the members, in order.
+        values: `seed`, `f`, `recipe`, `training` of the genesis.
+        start: the weights that it names, to be put into each home.
 
     Raises:
         ConfigError: if a value is wrong, a home exists, or the folder cannot be written.
@@ -124,6 +130,8 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any]) -> G
             home.path.mkdir(mode=0o700)
             _furnish(home, identity, member.certificate, config)
             genesis.save(home.genesis)
+            if start is not None:
+                home.start.write_bytes(start)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; choose another folder") from error
     return genesis

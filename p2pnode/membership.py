@@ -13,11 +13,16 @@ def occupant(home: Home, genesis: Genesis, name: str, ask: Ask = unasked) -> tup
     Raises:
         ConfigError: if the home is not this member's.
     """
-    index = _index(home, genesis, name)
+    index = index_of(home, genesis, name)
     return index, _identity(home, genesis.members[index], ask)
 
 
-def _index(home: Home, genesis: Genesis, name: str) -> PeerId:
+def index_of(home: Home, genesis: Genesis, name: str) -> PeerId:
+    """Which member of the genesis has this name.
+
+    Raises:
+        ConfigError: if none has.
+    """
     for index, member in enumerate(genesis.members):
         if member.name == name:
             return PeerId(index)

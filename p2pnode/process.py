@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import uvloop
@@ -19,6 +20,7 @@ from p2pnode.driver import Driver, Prepare, Tamper
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.identity import Ask, unasked
+from p2pnode.learning.own import built_own
 from p2pnode.observe.log import Console, Log, open_log
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
@@ -32,6 +34,7 @@ def run_node(
     liars: Collection[str] = (),
     console: Console = "none",
     ask: Ask = unasked,
+    source: str | None = None,
 ) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
@@ -41,16 +44,18 @@ def run_node(
         liars: names of the members that lie with it.
         console: what to show on the terminal.
         ask: gives the passphrase, if the key is sealed.
+        source: where its owner says the task's code is; None leaves it to `node.toml`.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
         DiskError: if its disk is full from the start.
     """
-    name = NodeConfig.load(home.config).name
-    with home.occupied(), _told_to_stop() as told:
-        log = open_log(home.log, name, console)
+    config = NodeConfig.load(home.config)
+    with home.occupied(), told_to_stop() as told:
+        log = open_log(home.log, config.name, console)
         try:
-            driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask)
+            task = None if source is None else built_own(source, Path(config.data_dir) if config.data_dir else None)
+            driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask, task)
         except ConfigError as error:
             log.error("refused", reason=str(error))  # noqa: TRY400  told to the user without a traceback
             raise
@@ -61,7 +66,7 @@ def run_node(
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
+def told_to_stop() -> Iterator[Callable[[], bool]]:
     """Remember a signal to stop that comes before the loop runs, and hears it; whether there was one."""
     heard: list[int] = []
 
@@ -77,15 +82,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        driver.stop()
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for number in _STOPS:
-        loop.add_signal_handler(number, stop)
+    stop = stop_by_signal(driver)
     if told():
         stop()
     try:
@@ -97,6 +94,20 @@ async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
         log.exception("failed", reason=repr(error), exc_info=True)
         return EXIT_FAILED
     return EXIT_GOOD
+
+
+def stop_by_signal(driver: Driver) -> Callable[[], None]:
+    """Have SIGTERM and SIGINT stop the driver of the running loop in good order; what they do then."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        driver.stop()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for number in _STOPS:
+        loop.add_signal_handler(number, stop)
+    return stop
 
 
 def _lies(

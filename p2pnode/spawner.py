@@ -61,10 +61,15 @@ def _load(order: dict[str, Any]) -> None:
     torch.set_num_threads(1)  # a thread pool does not survive a fork
     from p2pnode import process  # noqa: F401
     from p2pnode.errors import ConfigError
+    from p2pnode.learning.own import built_own
     from p2pnode.learning.task import build
 
+    data_dir = Path(order["data_dir"]) if order["data_dir"] else None
     try:
-        build(order["task"], Path(order["data_dir"]) if order["data_dir"] else None)
+        if order["source"] is None:
+            build(order["task"], data_dir)
+        else:
+            built_own(order["source"], data_dir)
     except ConfigError as error:
         _report(refused=str(error))
     else:

@@ -53,6 +53,8 @@ class Plan:
         ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
             be silent.
         poll_s: seconds from one question to all nodes to the next; an answer costs a node some of a step.
+        source: where the task's code is, if it is the user's own.
+        start: the weights that the genesis names, if it does.
     """
 
     out: Path
@@ -66,6 +68,8 @@ class Plan:
     hosts: Hosts | None = None
     ban_s: float = 0.0
     poll_s: float = 0.25
+    source: str | None = None
+    start: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -163,6 +167,7 @@ class Testnet:
         steps = int(plan.values["training"]["steps"])
         settings = {
             "data_dir": plan.data_dir,
+            "task": plan.source,
             "threads": max(1, (os.cpu_count() or 1) // plan.nodes),
             "evaluate_every": max(1, steps // plan.evaluations) if plan.evaluations else 0,
             "ban_s": plan.ban_s,
@@ -172,7 +177,7 @@ class Testnet:
             for node, (address, admin) in zip(self.nodes, self._addresses(), strict=True)
         ]
         make_way(plan.out)
-        self.genesis = found(plan.out, places, plan.values)
+        self.genesis = found(plan.out, places, plan.values, plan.start)
 
     def _addresses(self) -> list[tuple[str, str]]:
         """Where each node listens, for its peers and for its owner."""
@@ -213,7 +218,8 @@ class Testnet:
         self._spawner.stdin.close()
 
     async def _load(self, reports: asyncio.StreamReader) -> None:
-        self._order(load={"task": self.plan.values["training"]["task"], "data_dir": self.plan.data_dir})
+        task = self.plan.values["training"]["task"]
+        self._order(load={"task": task, "source": self.plan.source, "data_dir": self.plan.data_dir})
         waiting = asyncio.create_task(reports.readline())
         while not waiting.done():
             self._watch(self.nodes)

@@ -14,6 +14,7 @@ ALLOWED = {
     "asyncio": (
         "p2pnode/net/",
         "p2pnode/driver.py",
+        "p2pnode/fitting.py",
         "p2pnode/process.py",
         "p2pnode/testnet.py",
         "p2pnode/soak.py",
@@ -33,6 +34,8 @@ ALLOWED = {
         "p2pnode/byzantine/schemes.py",
         "p2pnode/byzantine/behaviour.py",
         "p2pnode/driver.py",
+        "p2pnode/fitting.py",
+        "p2pnode/product.py",
         "p2pnode/experiment/engine.py",
         "p2pnode/simulation/",
         "p2pnode/spawner.py",

@@ -58,7 +58,8 @@ def _train(task: Task, rank: int, world: int, size: int, steps: int, port: int) 
             began = time.perf_counter()
         rows = part[batch(len(part), size, 0, rank, step)]
         optimizer.zero_grad()
-        loss = task.loss(model(task.data.train_x[rows]), task.data.train_y[rows])
+        features, labels = task.data.train(rows)
+        loss = task.loss(model(features), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     distributed.barrier()

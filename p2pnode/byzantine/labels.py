@@ -17,5 +17,5 @@ def flipped(task: Task) -> Task:
 
     Source: label flipping, as in the published experiments of MoNNA, arXiv 2209.10931.
     """
-    last = int(task.data.train_y.max())
-    return replace(task, data=replace(task.data, train_y=last - task.data.train_y))
+    last = int(task.data.labels.max())
+    return replace(task, data=task.data.relabelled(lambda labels: last - labels))

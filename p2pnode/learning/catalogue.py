@@ -122,10 +122,14 @@ def find(name: str) -> TaskDefaults:
     if name in plugged():
         defaults: TaskDefaults = plugin(name).defaults
         return defaults
-    known = [*TASKS, *plugged()]
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"task = {name!r}: no such task. Remedy: {hint}choose one of {', '.join(known)}")
+    raise ConfigError(f"task = {name!r}: no such task. Remedy: {hint}choose one of {', '.join(known())}")
+
+
+def known() -> list[str]:
+    """Names of all tasks, built in and of plug-ins."""
+    return [*TASKS, *plugged()]
 
 
 def plugged() -> list[str]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from p2pnode.learning.flat import FlatModel
+from p2pnode.learning.flat import FlatModel, exchanged
 from p2pnode.learning.task import Task, seeded
 from p2pnode.learning.trainer import Evaluation, Trainer, resolve_device
 
@@ -31,6 +31,9 @@ BATCHED_PARAMETERS_MAX = 2**16
 
 CHUNK_NUMBERS_MAX = 2**28
 """Numbers that a batch holds at once: 1 GiB of parameters, gradients and activations. Larger ones go in chunks."""
+
+_CALIBRATION_BATCH = 64
+"""Samples of a batch that running statistics are taken of."""
 
 _ACTIVATIONS_PER_FEATURE = 64
 """What layers keep for the way back, at most; LeNet keeps 60 numbers, unfolded images among them."""
@@ -65,10 +68,14 @@ class Cohort:
         self._task = task
         self._device = resolve_device(device)
         self._workers = workers
-        self._batched = self._device.type != "cpu" or task.dimension <= BATCHED_PARAMETERS_MAX
+        small = self._device.type != "cpu" or task.dimension <= BATCHED_PARAMETERS_MAX
+        rounded = any(each.dtype != torch.float32 for each in exchanged(task.model(seed=0)).values())
+        self._batched = small and not rounded
         self._draws: bool | None = None
         self._replicas = _pool(lambda: FlatModel(task.model(seed=0), self._device), workers)
-        self._judges = _pool(lambda: Trainer(task, torch.arange(1), 0, 0, 1, 0.0, 1.0, 0, device), workers)
+        everything = torch.arange(task.data.samples)  # running statistics, if the model keeps any, are those of all
+        size = min(_CALIBRATION_BATCH, len(everything))
+        self._judges = _pool(lambda: Trainer(task, everything, 0, 0, size, 0.0, 1.0, 0, device), workers)
 
     def supply(self, asked: Sequence[tuple[Trainer, int]], at: Mapping[Trainer, Tensor] | None = None) -> None:
         """Give each trainer the gradient of its step at its model, for its next `step` or `direction` of that step.
@@ -146,8 +153,7 @@ class Cohort:
     def _as_batch(self, lessons: list[_Lesson]) -> tuple[Tensor, ...]:
         replica = self._replicas.get()
         module = replica.module.train()
-        names = [name for name, _ in module.named_parameters()]
-        shapes = [parameter.shape for parameter in module.parameters()]
+        names, shapes = zip(*((name, parameter.shape) for name, parameter in exchanged(module).items()), strict=True)
         sizes = [shape.numel() for shape in shapes]
 
         def loss(vector: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ import gzip
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,9 +35,38 @@ _DIGITS_NORMALISATION = (0.3053, 0.3764)
 _IDX_NORMALISATION = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}
 
 
+class Data(Protocol):
+    """A training and a test set of samples, each of features and a label, on the CPU."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether what a training sample is may depend on torch's global randomness, as augmented images do."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N, …), those of the training set, in order."""
+
+    @property
+    def samples(self) -> int:
+        """N, how many the training set has."""
+
+    @property
+    def tests(self) -> int:
+        """M, how many the test set has."""
+
+    def train(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and labels of some training samples, in that order."""
+
+    def test(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Features and labels of the test samples begin, …, end − 1."""
+
+    def relabelled(self, turn: Callable[[Tensor], Tensor]) -> "Data":
+        """The same data, with other training labels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test set, normalised and on the CPU.
+    """A training and a test set, normalised and on the CPU, held as tensors.
 
     Attributes:
         train_x: (N, *shape) float32.
@@ -48,6 +79,29 @@ class Dataset:
     train_y: Tensor
     test_x: Tensor
     test_y: Tensor
+
+    draws = False
+
+    @property
+    def labels(self) -> Tensor:
+        return self.train_y
+
+    @property
+    def samples(self) -> int:
+        return len(self.train_y)
+
+    @property
+    def tests(self) -> int:
+        return len(self.test_y)
+
+    def train(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.train_x[rows], self.train_y[rows]
+
+    def test(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        return self.test_x[begin:end], self.test_y[begin:end]
+
+    def relabelled(self, turn: Callable[[Tensor], Tensor]) -> "Dataset":
+        return replace(self, train_y=turn(self.train_y))
 
 
 def load(task_name: str, data_dir: Path | None) -> Dataset:

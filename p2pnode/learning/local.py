@@ -39,14 +39,23 @@ class Schedule(Protocol):
 
 
 def trainer_of(
-    schedule: Schedule, recipe: Recipe, task: Task, indices: Tensor, seed: int, node: int, device: str
+    schedule: Schedule,
+    recipe: Recipe,
+    task: Task,
+    indices: Tensor,
+    seed: int,
+    node: int,
+    device: str,
+    *,
+    autocast: bool = False,
+    pieces: int = 1,
 ) -> Trainer:
     """The trainer of one node, as all members of a network make theirs.
 
     Args:
         schedule: how the network trains.
         recipe: what a step exchanges.
-        task, indices, seed, node, device: as in `Trainer`.
+        task, indices, seed, node, device, autocast, pieces: as in `Trainer`.
 
     Raises:
         ConfigError: if the device is not there, or the batch is larger than the part.
@@ -65,6 +74,8 @@ def trainer_of(
         local_steps=recipe.local_steps,
         placement=recipe.placement,
         clip=schedule.clip,
+        autocast=autocast,
+        pieces=pieces,
     )
 
 

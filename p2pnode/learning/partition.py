@@ -23,6 +23,7 @@ class Stream(IntEnum):
     PARTITION = 1
     BATCH = 2
     LAYERS = 3
+    SAMPLES = 4
 
 
 def seed_sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:
@@ -36,7 +37,7 @@ def seed_sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequenc
     return np.random.SeedSequence(seed, spawn_key=(stream, *key))
 
 
-def partition(labels: Tensor, node: int, nodes: int, seed: int, alpha: float | None) -> Tensor:
+def partition(labels: Tensor | range, node: int, nodes: int, seed: int, alpha: float | None) -> Tensor:
     """Return the ⌊N/nodes⌋ training samples of one node, the same in whichever process it is computed.
 
     Without alpha the split is i.i.d.: one shuffle, cut into disjoint parts of equal size; the N mod nodes last samples
@@ -46,7 +47,7 @@ def partition(labels: Tensor, node: int, nodes: int, seed: int, alpha: float | N
     samples of a label than there are: all of them are taken before any is taken again.
 
     Args:
-        labels: (N,) int64, labels of the whole training set.
+        labels: (N,) int64, labels of the whole training set; without alpha only how many there are matters.
         node: Index of the node, 0 ≤ node < nodes.
         nodes: How many nodes share the set, 1 ≤ nodes ≤ N.
         seed: The genesis seed, ≥ 0.
@@ -56,7 +57,7 @@ def partition(labels: Tensor, node: int, nodes: int, seed: int, alpha: float | N
         (⌊N/nodes⌋,) int64 indices into the training set, ascending.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of its range, or there is an alpha and labels are no classes of samples.
 
     Source:
         MoNNA (arXiv 2209.10931), released experiments: Dirichlet proportions drawn by each node, samples shared.
@@ -67,7 +68,7 @@ def partition(labels: Tensor, node: int, nodes: int, seed: int, alpha: float | N
         part = shuffled[node * size : (node + 1) * size]
     else:
         rng = np.random.default_rng(seed_sequence(seed, Stream.PARTITION, node))
-        part = _dirichlet_part(labels.numpy(), size, rng, alpha)
+        part = _dirichlet_part(np.asarray(labels), size, rng, alpha)
     return torch.from_numpy(np.sort(part))
 
 
@@ -132,6 +133,8 @@ def _dirichlet_part(
 ) -> npt.NDArray[np.int64]:
     if not (alpha > 0 and math.isfinite(alpha)):
         raise ConfigError(f"alpha: {alpha} is no Dirichlet concentration; use a number above 0, or none for i.i.d.")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ConfigError("alpha: a sample's label is no class that nodes could have much or little of; leave it out")
     kinds = np.unique(labels)
     counts = rng.multinomial(size, rng.dirichlet(np.full(len(kinds), alpha)))
     # resize repeats the shuffled pool from its start as often as the count asks.

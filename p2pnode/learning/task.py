@@ -4,9 +4,9 @@ Built-in tasks have a row in `catalogue.TASKS` and a builder in `BUILDERS`; plug
 Whatever builds a `Task` can also hand it straight to a `Trainer`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from threading import RLock
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pnode.errors import ConfigError
-from p2pnode.learning import catalogue
-from p2pnode.learning.data import LABELS, Dataset, load
+from p2pnode.learning import catalogue, weights
+from p2pnode.learning.data import LABELS, Data, load
+from p2pnode.learning.flat import exchanged
 from p2pnode.learning.partition import Stream, part_size, partition, seed_sequence
 from p2pnode.learning.regression import linear, regression_data, within_epsilon
 
@@ -29,12 +30,13 @@ class Task:
 
     Attributes:
         name: Its name in the catalogue.
-        factory: Makes the module, initialised from torch's global randomness, on the CPU, in float32.
+        factory: Makes the module, initialised from torch's global randomness, on the CPU.
         loss: (outputs, labels) → the mean loss over the batch, a scalar to differentiate.
         metric: (outputs, labels) → the mean quality over the batch, a scalar; for classifiers in [0, 1].
         data: The training and test sets.
         in_order: Whether node i holds the i-th of equal parts of the training set as it stands; else it is split as
             `partition` does.
+        shared: Whether every node has the same training set, and a part of it each; else it is this node's alone.
         channels_last: Whether its features are images, (batch, channels, height, width), and the module takes them in
             whatever order their memory is: on a CPU, convolutions and pooling take two thirds of the time where each
             pixel's channels lie together. A module that calls `view` on what a convolution returns does not.
@@ -44,8 +46,9 @@ class Task:
     factory: Callable[[], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], Tensor]
-    data: Dataset
+    data: Data
     in_order: bool = False
+    shared: bool = True
     channels_last: bool = False
 
     def part(self, node: int, nodes: int, seed: int, alpha: float | None) -> Tensor:
@@ -54,28 +57,27 @@ class Task:
         Raises:
             ConfigError: A number is out of its range.
         """
-        if not self.in_order:
-            return partition(self.data.train_y, node, nodes, seed, alpha)
+        if self.shared and not self.in_order:
+            return partition(range(self.data.samples) if alpha is None else self.data.labels, node, nodes, seed, alpha)
         if alpha is not None:
             raise ConfigError(f"alpha: {self.name} gives each node its own samples, of no labels; leave it out")
-        size = part_size(len(self.data.train_y), node, nodes)
+        if not self.shared:
+            return torch.arange(self.data.samples)
+        size = part_size(self.data.samples, node, nodes)
         return torch.arange(node * size, (node + 1) * size)
 
     def model(self, seed: int) -> nn.Module:
-        """Return the common initial model, bit for bit the same in every process, on the CPU.
+        """Return the common initial model; see `initial`."""
+        return initial(self.factory, seed)
 
-        Global randomness is neither used nor disturbed.
-
-        Args:
-            seed: The genesis seed, ≥ 0.
-        """
-        with seeded(seed_sequence(seed, Stream.INITIALISATION), torch.device("cpu")):
-            return self.factory()
+    def starting(self, given: Mapping[str, Tensor], source: str | Path) -> "Task":
+        """The same task, whose models begin with these weights, of that source; see `weights.fill`."""
+        return replace(self, factory=lambda: weights.fill(self.factory(), given, source))
 
     @cached_property
     def dimension(self) -> int:
-        """d, the number of parameters."""
-        return sum(parameter.numel() for parameter in self.model(seed=0).parameters())
+        """d, the number of parameters that are exchanged."""
+        return sum(parameter.numel() for parameter in exchanged(self.model(seed=0)).values())
 
 
 _RANDOMNESS = RLock()
@@ -101,6 +103,19 @@ def seeded(seed: np.random.SeedSequence, device: torch.device) -> Iterator[None]
         if on_cuda:
             torch.cuda.default_generators[device.index].manual_seed(number)
         yield
+
+
+def initial(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Return what the factory makes, bit for bit the same in every process, on the CPU.
+
+    Global randomness is neither used nor disturbed.
+
+    Args:
+        factory: Makes a module, initialised from torch's global randomness.
+        seed: The genesis seed, ≥ 0.
+    """
+    with seeded(seed_sequence(seed, Stream.INITIALISATION), torch.device("cpu")):
+        return factory()
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from p2pnode.errors import ConfigError, NonFinite, TrainingError
-from p2pnode.learning.flat import FlatModel, require_like
+from p2pnode.learning.flat import FlatModel, calibrated, require_like, statistics
 from p2pnode.learning.partition import Stream, batch, grown, seed_sequence
 from p2pnode.learning.task import Task, seeded
 
 # Activations of a few hundred samples stay near the cores: 1,000 at a time took 1.5 times as long.
 EVALUATION_BATCH = 200
+
+CALIBRATION_BATCHES = 20
+"""Batches that running statistics are taken of: the mean of so many has a fifth of the noise of one."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Trainer:
         local_steps: int = 1,
         placement: Literal["worker", "update"] = "worker",
         clip: float | None = None,
+        autocast: bool = False,
+        pieces: int = 1,
     ) -> None:
         """Start from the common initial model with zero momentum.
 
@@ -104,11 +109,16 @@ class Trainer:
             local_steps: Gradients that one `step` follows, ≥ 1, each of a batch of its own.
             placement: Whose momentum it is. "worker": of the node's gradients. "update": of the directions it descends.
             clip: Largest Euclidean norm of a gradient, > 0; longer ones are scaled down to it before all else.
+            autocast: Whether gradients are computed by torch's mixed precision, in bfloat16 where it is safe. float16
+                would need its losses scaled.
+            pieces: In how many parts a batch goes through the model, ≥ 1, one after another, so that the activations
+                of one are held at a time. The gradient is that of the whole, if the loss is the mean over samples.
 
         Raises:
             ConfigError: The device is not there, or the batch is larger than the part.
             TrainingError: The model cannot be one vector; see `FlatModel`.
         """
+        assert pieces >= 1, f"a batch in {pieces} pieces"
         if not 1 <= local_batch <= len(indices):
             raise ConfigError(
                 f"local_batch: {local_batch} samples cannot be drawn from this node's {len(indices)}; "
@@ -123,6 +133,8 @@ class Trainer:
         self._local_steps = local_steps
         self._placement = placement
         self._clip = clip
+        self._autocast = autocast
+        self._pieces = pieces
         self._beta = momentum
         self._lr = lr
         self._lr_decay_every = lr_decay_every
@@ -131,6 +143,17 @@ class Trainer:
         self._momentum = torch.zeros_like(self._model.vector)
         self._next_momentum = self._momentum
         self._supplied: dict[int, Tensor] = {}
+        self._batch_loss: Tensor | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The model itself, live, at θ."""
+        return self._model.module
+
+    @property
+    def batch_loss(self) -> float | None:
+        """The loss of the batch whose gradient was computed last; None before the first."""
+        return None if self._batch_loss is None else float(self._batch_loss)
 
     @property
     def vector(self) -> Tensor:
@@ -236,30 +259,48 @@ class Trainer:
         self._momentum = self._next_momentum
 
     def evaluate(self, limit: int | None = None, abort: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Measure θ on the test set, with dropout off.
+        """Measure θ on the test set, with dropout off, and by running statistics of the node's own data if it has any.
+
+        Args:
+            limit, abort: as in `measure`.
+        """
+        self.calibrate()
+        return self.measure(limit, abort)
+
+    def measure(self, limit: int | None = None, abort: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Measure θ on the test set, with dropout off, and by the running statistics that the module has.
 
         Args:
             limit: Look at the first so many samples, ≥ 1. None: at all.
             abort: Asked after every batch of `EVALUATION_BATCH`; true ends the evaluation with what was seen so far.
         """
         assert limit is None or limit >= 1, f"limit={limit} leaves nothing to evaluate"
-        data = self._task.data
-        batches = zip(
-            torch.split(data.test_x[:limit], EVALUATION_BATCH),
-            torch.split(data.test_y[:limit], EVALUATION_BATCH),
-            strict=True,
-        )
+        data, end = self._task.data, min(limit or self._task.data.tests, self._task.data.tests)
         totals = torch.zeros(2, dtype=torch.float64, device=self._device)
         samples = 0
         self._model.module.eval()
         with torch.inference_mode():
-            for features, labels in batches:
+            for begin in range(0, end, EVALUATION_BATCH):
+                features, labels = data.test(begin, min(end, begin + EVALUATION_BATCH))
                 totals += self._score(features, labels) * len(labels)
                 samples += len(labels)
                 if abort():
                     break
         accuracy, loss = (totals / samples).tolist()
         return Evaluation(accuracy, loss, samples)
+
+    def calibrate(self) -> None:
+        """Take the model's running statistics, if it keeps any, of the first `CALIBRATION_BATCHES` steps' batches.
+
+        So what BatchNorm does when it is evaluated is a function of θ and the node's own data, and no peer has a say
+        in it.
+        """
+        if not statistics(self._model.module):
+            return
+        noise = seeded(seed_sequence(self._seed, Stream.LAYERS, self._node), self._device)
+        with noise, calibrated(self._model.module):
+            for t in range(CALIBRATION_BATCHES):
+                self._model.module(self.minibatch(t)[0])
 
     def state(self, *, copied: bool = True) -> dict[str, Tensor]:
         """Return all that steps change: `model` and `momentum`, (d,) float32 on the CPU.
@@ -307,7 +348,11 @@ class Trainer:
         part = len(self._indices)
         size = grown(part, self._local_batch, t) if self._batch_grows else self._local_batch
         rows = self._indices[batch(part, size, self._seed, self._node, t)]
-        return self._features(self._task.data.train_x[rows]), self._task.data.train_y[rows].to(self._device)
+        data = self._task.data
+        noise = seeded(seed_sequence(self._seed, Stream.SAMPLES, self._node, t), torch.device("cpu"))
+        with noise if data.draws else nullcontext():
+            features, labels = data.train(rows)
+        return self._features(features), labels.to(self._device)
 
     def _features(self, features: Tensor) -> Tensor:
         """Return the features on the device, in the order of memory that the model is quickest with."""
@@ -357,8 +402,16 @@ class Trainer:
         self._model.module.train()
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.
         with seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device):
-            self._model.backward(self._task.loss(self._model.module(features), labels))
+            self._batch_loss = self._model.accumulate(self._losses(features, labels))
         return self._model.gradient
+
+    def _losses(self, features: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """Yield the losses of the batch's pieces, each by its share, so that they add up to the mean over the batch."""
+        pieces = min(self._pieces, len(labels))
+        for some, theirs in zip(features.chunk(pieces), labels.chunk(pieces), strict=True):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+                loss = self._task.loss(self._model.module(some), theirs)
+            yield loss if pieces == 1 else loss * (len(theirs) / len(labels))
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient, scaled to a norm of `clip` at most."""

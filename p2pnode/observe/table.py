@@ -121,6 +121,18 @@ def status(told: dict[str, Any]) -> Table:
     return table
 
 
+def evaluation(told: dict[str, Any]) -> Table:
+    """What a model is worth."""
+    table = Table(show_header=False, title=f"{told['model']}, {told['task']}", title_justify="left")
+    steps = "unknown" if told["step"] is None else f"{told['step']:,}"
+    table.add_row("steps", steps)
+    table.add_row("parameters", f"{told['parameters']:,}")
+    table.add_row("accuracy", _number(told["accuracy"], ".4f"))
+    table.add_row("loss", _number(told["loss"], ".4f"))
+    table.add_row("test samples", f"{told['samples']:,}")
+    return table
+
+
 def findings(found: "list[Finding]") -> Table:
     """What an examination found."""
     table = Table(show_header=False, box=None)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -22,9 +23,11 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Identity, certified_key
 from p2pnode.storage.signer import DurableSigner
+from p2pnode.testnet import free_ports
 from protocols.faults import Equivocation
 from protocols.header import FLOAT32, Header, PeerId, SignedHeader, Slot
 from tests import trials
+from tests.own_code import written
 
 ADDRESSES = [part for i in range(5) for part in ("--address", f"n{i}=127.0.0.1:{7000 + i}")]
 
@@ -148,6 +151,8 @@ def test_as_a_module_too(tmp_path):
         ["simulate"],
         ["doctor"],
         ["genesis"],
+        ["export"],
+        ["evaluate"],
     ],
 )
 def test_every_command_explains_itself(command):
@@ -293,6 +298,72 @@ def test_init_founds_what_run_can_start_from(call, tmp_path):
     assert code == 2
     assert "holds a genesis already. Remedy: choose another folder" in err
     assert (net / "genesis.json").read_bytes() == before
+
+
+def test_ones_own_task_is_founded_run_measured_and_exported(call, tmp_path):
+    code, out = written(tmp_path, "code_by_command"), tmp_path / "net"
+    address = f"a=127.0.0.1:{free_ports(1)[0]}"
+    status, told, err = call("init", out, "--task", f"{code}:task", "--address", address, "--steps", 5, "--json")
+    assert status == 0, err
+    home = Home(out / "a")
+    training = Genesis.load(home.genesis).training
+    assert (training.task, training.steps, training.lr, training.model.parameters) == ("net", 5, 0.5, 74)
+    assert NodeConfig.load(home.config).task == f"{code}:task"
+    status, told, err = call("genesis", "show", home.genesis)
+    assert "model    net, 74 parameters" in told
+    assert "to be start.safetensors in each home" in told
+    assert call("run", home.path, "--json")[0] == 0
+    status, told, err = call("export", home.path, tmp_path / "w", "--json")
+    assert (status, json.loads(told)["step"]) == (0, 5)
+    measured = [
+        json.loads(call("evaluate", what, *more, "--json")[1])
+        for what, more in ((home.path, ()), (tmp_path / "w", ("--task", f"{code}:task")))
+    ]
+    assert measured[0]["accuracy"] == measured[1]["accuracy"] == json.loads(home.result.read_text())["accuracy"]
+    assert "test samples" in call("evaluate", home.path)[1]
+    net = ("--task", f"{code}:Net", "--address", address, "--steps", 3)
+    started = call("init", tmp_path / "next", *net, "--start", tmp_path / "w")
+    assert started[0] == 0
+    after = Home(tmp_path / "next" / "a")
+    assert Genesis.load(after.genesis).training.model.start != training.model.start
+    assert NodeConfig.load(after.config).task is None, "a model alone, for p2pnode.fit"
+    status, _, err = call("run", after.path)
+    assert (status, "or by p2pnode.fit" in err) == (2, True)
+    assert call("run", after.path, "--task", f"{code}:task", "--json")[0] == 0
+    assert json.loads(after.result.read_text())["accuracy"] > measured[0]["accuracy"] - 0.05, (
+        "it began where that ended"
+    )
+
+
+def test_cards_and_a_task_of_ones_own_make_a_genesis_with_its_start_beside_it(call, tmp_path):
+    code, out = written(tmp_path, "code_of_cards"), tmp_path / "genesis.json"
+    assert call("keygen", tmp_path / "a", "--name", "a", "--task", f"{code}:task")[0] == 0
+    assert NodeConfig.load(Home(tmp_path / "a").config).task == f"{code}:task"
+    card = Home(tmp_path / "a").card
+    status, told, err = call("genesis", "new", card, "--task", f"{code}:Net", "--out", out, "--json")
+    assert status == 0, err
+    assert json.loads(told)["model"]["parameters"] == 74
+    assert out.with_name("start.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("testnet", "--task", "{code}:Net"), "it is a model alone. Remedy: name a p2pnode.task"),
+        (("testnet", "--task", "{code}:nothing"), "there is no nothing in"),
+        (("testnet", "--start", "nowhere"), "nowhere: No such file or directory. Remedy: name a safetensors file"),
+        (("simulate", "--train", "--task", "{code}:task"), "no such task"),
+        (("evaluate", "nowhere"), "nowhere: No such file"),
+        (("evaluate", ".", "--data-dir", "."), "data-dir: .* names it. Remedy: leave it out"),
+        (("export", "nowhere", "out"), "nowhere/node.toml: No such file"),
+    ],
+)
+def test_a_wrong_task_of_ones_own_is_refused(call, no_sockets, tmp_path, monkeypatch, arguments, wanted):
+    monkeypatch.chdir(tmp_path)
+    code = written(tmp_path, "code_that_is_refused")
+    status, _, err = call(*(part.format(code=code) for part in arguments))
+    assert status == 2
+    assert re.search(wanted, " ".join(err.split())), err
 
 
 @pytest.mark.parametrize(

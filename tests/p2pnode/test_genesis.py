@@ -58,6 +58,7 @@ CHARTER = {
         "lr": 0.1,
         "lr_decay_every": 0,
         "clip": None,
+        "model": None,
     },
     "members": [member(i) for i in range(5)],
 }
@@ -143,6 +144,7 @@ OTHERWISE = {
     "training.lr": math.nextafter(0.1, 1),
     "training.lr_decay_every": 1,
     "training.clip": 2.0,
+    "training.model": {"parameters": 4810, "layout": "0" * 64, "start": "1" * 64},
     "members.0.name": "m0",
     "members.0.certificate": IDENTITIES[0].certificate("n0"),  # of the same key, with another serial number
     "members.4": member(5),

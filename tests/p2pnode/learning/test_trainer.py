@@ -45,7 +45,7 @@ def noisy(digits):
 
 
 def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, **options):
-    indices = partition(task.data.train_y, node, NODES, seed, None)
+    indices = partition(task.data.labels, node, NODES, seed, None)
     return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, "cpu", **options)
 
 
@@ -501,10 +501,76 @@ def test_a_batch_may_be_the_whole_part(digits):
     assert a_trainer(digits, local_batch=205).step(0).isfinite().all()
 
 
-def test_batch_normalisation_is_refused(digits):
-    task = dataclasses.replace(digits, factory=lambda: nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)))
-    with pytest.raises(TrainingError, match=r"layer 1 .*BatchNorm1d.* running_mean"):
-        a_trainer(task)
+@pytest.fixture(scope="module")
+def normalised(digits):
+    return dataclasses.replace(
+        digits, factory=lambda: nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    )
+
+
+def test_batch_normalisation_is_evaluated_by_ones_own_data_whatever_was_trained_before(normalised):
+    trainer, late = a_trainer(normalised), a_trainer(normalised)
+    advance(trainer, range(30))
+    late.adopt(trainer.vector)  # as a node that restarts, or is brought the model by its peers
+    first = trainer.evaluate()
+    assert first == late.evaluate() == trainer.evaluate()
+    assert first.accuracy > 0.8
+    elsewhere = a_trainer(normalised, node=1)
+    elsewhere.adopt(trainer.vector)
+    assert elsewhere.evaluate().loss == pytest.approx(first.loss, rel=0.2)
+    assert elsewhere.evaluate() != first
+
+
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(digits):
+    whole, pieces, single = a_trainer(digits), a_trainer(digits, pieces=5), a_trainer(digits, pieces=1)
+    assert torch.equal(whole.step(3), single.step(3)), "bit for bit"
+    assert torch.allclose(whole.step(3), pieces.step(3), atol=1e-6)
+    assert pieces.batch_loss == pytest.approx(whole.batch_loss, rel=1e-5)
+    seen = []
+    replaced = dataclasses.replace(digits, loss=lambda outputs, labels: seen.append(len(labels)) or outputs.mean())
+    a_trainer(replaced, local_batch=32, pieces=5).step(0)
+    assert seen == [7, 7, 7, 7, 4]
+    seen.clear()
+    a_trainer(replaced, local_batch=2, pieces=5).step(0)
+    assert seen == [1, 1], "no more pieces than samples"
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(digits):
+    seen = []
+
+    def loss(outputs, labels):
+        seen.append(outputs.dtype)
+        return functional.cross_entropy(outputs, labels)
+
+    task = dataclasses.replace(digits, loss=loss)
+    plain, mixed = a_trainer(task).step(0), a_trainer(task, autocast=True).step(0)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(plain, mixed)
+    assert torch.allclose(plain, mixed, atol=1e-2)
+
+
+def test_samples_that_draw_are_a_function_of_seed_node_and_step(digits):
+    class Noisy:
+        """The digits, each with noise of torch's global randomness."""
+
+        draws, samples, labels, tests = True, digits.data.samples, digits.data.labels, digits.data.tests
+        test = staticmethod(digits.data.test)
+
+        @staticmethod
+        def train(rows):
+            features, labels = digits.data.train(rows)
+            return features + torch.randn_like(features), labels
+
+    task = dataclasses.replace(digits, data=Noisy())
+    first = a_trainer(task).minibatch(4)[0]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert torch.equal(a_trainer(task).minibatch(4)[0], first)
+    assert torch.equal(torch.get_rng_state(), before)
+    clean = a_trainer(digits)
+    noise = [a_trainer(task).minibatch(t)[0] - clean.minibatch(t)[0] for t in (4, 5)]
+    assert not torch.allclose(*noise)
 
 
 def machine_with(monkeypatch, gpus):
