@@ -155,6 +155,10 @@ def run_testnet(
     link_mbit: Annotated[
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
     ] = None,
+    link_delay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Milliseconds on each host's link, either way; two hosts are two links apart."),
+    ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -168,7 +172,7 @@ def run_testnet(
 
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
 
-      sudo p2pnode testnet --engine netns --link-mbit 100
+      sudo p2pnode testnet --engine netns --link-mbit 100 --link-delay 20
     """
     from p2pnode.testnet import Plan
 
@@ -183,7 +187,7 @@ def run_testnet(
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
-    with _hosts(engine, nodes, link_mbit) as hosts:
+    with _hosts(engine, nodes, link_mbit, link_delay) as hosts:
         plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
         summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
@@ -193,16 +197,19 @@ def run_testnet(
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
 
 
-def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContextManager[Hosts | None]":
+def _hosts(
+    engine: str, nodes: int, link_mbit: float | None, link_delay: float | None
+) -> "AbstractContextManager[Hosts | None]":
     """Where the nodes of a testnet run."""
     if engine not in TESTNET_ENGINES:
         raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(TESTNET_ENGINES)}")
     if engine == "netns":
         from p2pnode.hosts import Hosts
 
-        return Hosts(nodes, link_mbit)
-    if link_mbit is not None:
-        raise ConfigError(f"link-mbit = {link_mbit:g}: loopback has no links. Remedy: add --engine netns")
+        return Hosts(nodes, link_mbit, (link_delay or 0.0) / 1000)
+    for option, value in (("link-mbit", link_mbit), ("link-delay", link_delay)):
+        if value is not None:
+            raise ConfigError(f"{option} = {value:g}: loopback has no links. Remedy: add --engine netns")
     return nullcontext()
 
 

@@ -84,6 +84,9 @@ def no_sockets(monkeypatch):
             ["staleness = 1: jungle-rb exchanges more", "as trimmed or monna"],
         ),
         (["--seed", -1], ["seed = '-1'", "choose an integer from 0"]),
+        (["--engine", "virtual"], ["engine = 'virtual'", "choose one of processes, netns"]),
+        (["--link-mbit", 10], ["link-mbit = 10", "add --engine netns"]),
+        (["--link-delay", 20], ["link-delay = 20", "add --engine netns"]),
     ],
 )
 def test_a_wrong_testnet_is_refused_with_reason_and_remedy_before_a_socket_opens(
