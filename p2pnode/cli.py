@@ -31,6 +31,7 @@ from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
+    from p2pnode.containers import Containers
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
     from p2pnode.hosts import Hosts
@@ -41,7 +42,7 @@ EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
 ENGINES = ("local", "ray", "testnet")
 PROBES = {"live": "/healthz", "ready": "/readyz"}
-TESTNET_ENGINES = ("processes", "netns")
+TESTNET_ENGINES = ("processes", "netns", "containers")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -150,7 +151,8 @@ def run_testnet(
     vectors: Vectors = "tls",
     seed: Seed = 0,
     engine: Annotated[
-        str, typer.Option(help="Where the nodes run: processes on loopback, or netns, each on a host of its own.")
+        str,
+        typer.Option(help="Where nodes run: processes on loopback; netns, each on a host of its own; or containers."),
     ] = "processes",
     link_mbit: Annotated[
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
@@ -158,6 +160,9 @@ def run_testnet(
     link_delay: Annotated[
         float | None,
         typer.Option(min=0, help="Milliseconds on each host's link, either way; two hosts are two links apart."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="What containers are of; default: p2pnode.", show_default=False)
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
@@ -187,8 +192,9 @@ def run_testnet(
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
-    with _hosts(engine, nodes, link_mbit, link_delay) as hosts:
-        plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
+    with _hosts(engine, nodes, link_mbit, link_delay) as hosts, _containers(engine, image) as containers:
+        folder = _data_dir(task, data_dir)
+        plan = Plan(out, values, nodes, byzantine, attacks, folder, stall, hosts=hosts, containers=containers)
         summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -209,7 +215,18 @@ def _hosts(
         return Hosts(nodes, link_mbit, (link_delay or 0.0) / 1000)
     for option, value in (("link-mbit", link_mbit), ("link-delay", link_delay)):
         if value is not None:
-            raise ConfigError(f"{option} = {value:g}: loopback has no links. Remedy: add --engine netns")
+            raise ConfigError(f"{option} = {value:g}: --engine {engine} has no such links. Remedy: --engine netns")
+    return nullcontext()
+
+
+def _containers(engine: str, image: str | None) -> "AbstractContextManager[Containers | None]":
+    """In which containers they run."""
+    if engine == "containers":
+        from p2pnode.containers import IMAGE, Containers
+
+        return Containers(image or IMAGE)
+    if image is not None:
+        raise ConfigError(f"image = {image!r}: only containers are of an image. Remedy: add --engine containers")
     return nullcontext()
 
 
@@ -605,6 +622,7 @@ def init(
 def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
+    liars: Annotated[str, typer.Option(help="Members that lie with it, a list of names.", show_default=False)] = "",
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -614,7 +632,8 @@ def run_home(
     from p2pnode.process import run_node
 
     ask = asking(passphrase_file)
-    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people", ask=ask))
+    fellows = tuple(name.strip() for name in liars.split(",") if name.strip())
+    raise typer.Exit(run_node(Home(home), attacks, fellows, "json" if as_json else "people", ask=ask))
 
 
 @app.command()
