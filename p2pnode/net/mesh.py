@@ -366,6 +366,7 @@ class Mesh:
         else:
             transport, answer = await self._connect(host, port, self._client_tls)
             if self._peer_of(transport) != link.peer:
+                answer.done.cancel()
                 transport.abort()
                 other = self._name(self._peer_of(transport))
                 raise LinkError(f"{host}:{port} is {other}; mend the address in the genesis")
