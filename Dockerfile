@@ -9,7 +9,8 @@ ARG TORCH=torch==2.13.0
 ENV PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/p2pnode/bin/python
 RUN python -m venv --without-pip /opt/p2pnode
 WORKDIR /src
-# What changes seldom comes first: a change of the code alone installs nothing anew.
+# What changes seldom comes first: a change of the code alone installs nothing anew. What was built of the empty packages
+# must not stay: it is newer than the code, and would be taken for it.
 COPY constraints.txt ./
 RUN pip install --no-compile -c constraints.txt "$TORCH" \
     && cd /opt/p2pnode/lib/python3.11/site-packages/torch \
@@ -18,7 +19,8 @@ COPY pyproject.toml README.md LICENSE ./
 RUN mkdir p2pnode protocols \
     && touch p2pnode/__init__.py protocols/__init__.py \
     && pip install --no-compile -c constraints.txt . \
-    && pip uninstall --yes p2pnode
+    && pip uninstall --yes p2pnode \
+    && rm -r build
 COPY protocols protocols
 COPY p2pnode p2pnode
 # The import compiles what a node loads, and nothing else: a root that is not written to cannot keep it.

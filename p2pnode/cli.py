@@ -33,6 +33,7 @@ from p2pnode.simulation.schedule import SCHEDULES
 
 if TYPE_CHECKING:
     from p2pnode.assignment import Proposal
+    from p2pnode.containers import Containers
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
     from p2pnode.hosts import Hosts
@@ -43,7 +44,7 @@ EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
 ENGINES = ("local", "ray", "testnet")
 PROBES = {"live": "/healthz", "ready": "/readyz"}
-TESTNET_ENGINES = ("processes", "netns")
+TESTNET_ENGINES = ("processes", "netns", "containers")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -164,10 +165,18 @@ def run_testnet(
     seed: Seed = 0,
     start: Start = None,
     engine: Annotated[
-        str, typer.Option(help="Where the nodes run: processes on loopback, or netns, each on a host of its own.")
+        str,
+        typer.Option(help="Where nodes run: processes on loopback; netns, each on a host of its own; or containers."),
     ] = "processes",
     link_mbit: Annotated[
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
+    ] = None,
+    link_delay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Milliseconds on each host's link, either way; two hosts are two links apart."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="What containers are of; default: p2pnode.", show_default=False)
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     as_json: AsJson = False,
@@ -184,7 +193,7 @@ def run_testnet(
 
       p2pnode testnet --task examples/own_cnn.py:task --nodes 5
 
-      sudo p2pnode testnet --engine netns --link-mbit 100
+      sudo p2pnode testnet --engine netns --link-mbit 100 --link-delay 20
     """
     from p2pnode.testnet import Plan
 
@@ -202,7 +211,10 @@ def run_testnet(
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
-    with _hosts(engine, nodes, link_mbit) as hosts:
+    source = None if proposal is None else proposal.source
+    if source is not None and engine == "containers":
+        raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
+    with _hosts(engine, nodes, link_mbit, link_delay) as hosts, _containers(engine, image) as containers:
         plan = Plan(
             out,
             values,
@@ -212,7 +224,8 @@ def run_testnet(
             _data_dir(task, data_dir),
             stall,
             hosts=hosts,
-            source=None if proposal is None else proposal.source,
+            containers=containers,
+            source=source,
             start=None if proposal is None else proposal.start,
         )
         summary = _watch_testnet(plan, quiet=as_json)
@@ -223,16 +236,30 @@ def run_testnet(
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
 
 
-def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContextManager[Hosts | None]":
+def _hosts(
+    engine: str, nodes: int, link_mbit: float | None, link_delay: float | None
+) -> "AbstractContextManager[Hosts | None]":
     """Where the nodes of a testnet run."""
     if engine not in TESTNET_ENGINES:
         raise ConfigError(f"engine = {engine!r}: no such engine. Remedy: choose one of {', '.join(TESTNET_ENGINES)}")
     if engine == "netns":
         from p2pnode.hosts import Hosts
 
-        return Hosts(nodes, link_mbit)
-    if link_mbit is not None:
-        raise ConfigError(f"link-mbit = {link_mbit:g}: loopback has no links. Remedy: add --engine netns")
+        return Hosts(nodes, link_mbit, (link_delay or 0.0) / 1000)
+    for option, value in (("link-mbit", link_mbit), ("link-delay", link_delay)):
+        if value is not None:
+            raise ConfigError(f"{option} = {value:g}: --engine {engine} has no such links. Remedy: --engine netns")
+    return nullcontext()
+
+
+def _containers(engine: str, image: str | None) -> "AbstractContextManager[Containers | None]":
+    """In which containers they run."""
+    if engine == "containers":
+        from p2pnode.containers import IMAGE, Containers
+
+        return Containers(image or IMAGE)
+    if image is not None:
+        raise ConfigError(f"image = {image!r}: only containers are of an image. Remedy: add --engine containers")
     return nullcontext()
 
 
@@ -650,6 +677,7 @@ def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
     task: Source = None,
+    liars: Annotated[str, typer.Option(help="Members that lie with it, a list of names.", show_default=False)] = "",
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -660,7 +688,8 @@ def run_home(
 
     ask = asking(passphrase_file)
     console: Literal["json", "people"] = "json" if as_json else "people"
-    raise typer.Exit(run_node(Home(home), attacks, console=console, ask=ask, source=task))
+    fellows = tuple(name.strip() for name in liars.split(",") if name.strip())
+    raise typer.Exit(run_node(Home(home), attacks, fellows, console, ask, task))
 
 
 @app.command()

@@ -21,6 +21,9 @@ class NodeConfig(Settings):
     name: str = Field(description="write this node's name as the genesis has it")
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
     admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
+    discovery: Annotated[str, Field(pattern=r"^(none|mdns)$")] = Field(
+        "none", description="choose none, or mdns to be found on the local network by peers that seek this node"
+    )
     data_dir: str | None = Field(None, description="write the folder that holds the task's data files")
     task: Annotated[str, Field(pattern=r"^.+:[^:]+$")] | None = Field(
         None, description="name your own code of the genesis' task as FILE.py:NAME or MODULE:NAME"

@@ -39,7 +39,9 @@ from p2pnode.learning.trainer import Evaluation
 from p2pnode.learning.wire import narrow
 from p2pnode.lookout import Lookout
 from p2pnode.membership import occupant
+from p2pnode.net import mdns
 from p2pnode.net.mesh import Mesh
+from p2pnode.net.whereabouts import Whereabouts, fingerprint
 from p2pnode.node import (
     RETAINED_STEPS_MAX,
     Adopt,
@@ -243,7 +245,9 @@ class Driver:
         self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
         self.node = Node(party, self.recipe, steps, self._retained(steps), first, said, self._accusations.proofs)
         self._conversation = tamper(self.node, self.vectors, self.genesis) if tamper else self.node
-        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity)
+        whereabouts = Whereabouts(self.genesis)
+        self._announcer = self._announcer_of(whereabouts) if self.config.discovery == "mdns" else None
+        self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity, whereabouts)
         self._courier = Courier(self.vectors, self._mesh.unfinished)
         self._admin = AdminServer(self.config.admin, self.status, self.unready)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -268,6 +272,11 @@ class Driver:
         self._lookout = Lookout(self.node, self.vectors)
         self._result: Result | None = None
 
+    def _announcer_of(self, whereabouts: Whereabouts) -> mdns.Announcer:
+        mdns.check_installed()
+        key = fingerprint(self.genesis.members[self.me].public_key)
+        return mdns.Announcer(self.config.name, key, self.config.listen, whereabouts)
+
     async def run(self) -> Result | None:
         """Take part until the last step is taken and no peer needs this node, or `stop`; None if stopped before.
 
@@ -289,6 +298,8 @@ class Driver:
             with asking_disk(self.home.admin):
                 self.home.admin.write_text(self._admin.address + "\n")
             await self._mesh.start()
+            if self._announcer is not None:
+                await self._announcer.start()
             self._post(Started())
             self._spawn(self._converse())
             self._spawn(self._tell_progress())
@@ -778,6 +789,8 @@ class Driver:
             for task in list(self._tasks):
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._announcer is not None:
+            await self._announcer.stop()
         await self._mesh.stop()
         await self._admin.stop()
         with suppress(OSError):  # the address of nobody harms nobody

@@ -13,8 +13,12 @@ from pathlib import Path
 from types import TracebackType
 
 from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.relay import FASTEST_BYTES_PER_S, Relay, Tap
 
 HOSTS_MAX = 250
+
+LINK_DELAY_S_MAX = 0.3
+"""A hop over a geostationary satellite. Two hosts are two links apart, and a link between nodes opens within 10 s."""
 
 _PREFIX = "p2pn"
 """Names of what is made here begin so, and go on with the id of the process that made them."""
@@ -32,6 +36,10 @@ _QUEUE_S = 0.05
 """How much may wait in front of a slow link; more is dropped, as at a switch's port."""
 
 
+_PACKET_BYTES = 1500
+"""What most packets of a bulk transfer take on a wire; those that are handed down larger are fewer."""
+
+
 class HostsFailed(P2PNodeError):
     """The system refuses what hosts are made of; says what it said."""
 
@@ -42,12 +50,13 @@ class Hosts:
     Args:
         count: how many, at most `HOSTS_MAX`.
         megabits: of each link and direction, 10⁶ bits a second; None leaves them as fast as memory.
+        delay_s: how long a packet is on each link, either way, at most `LINK_DELAY_S_MAX`; 0 leaves them as they are.
 
     Raises:
         ConfigError: if this system or user cannot make hosts, or not so many.
     """
 
-    def __init__(self, count: int, megabits: float | None = None) -> None:
+    def __init__(self, count: int, megabits: float | None = None, delay_s: float = 0.0) -> None:
         if count > HOSTS_MAX:
             raise ConfigError(f"{count} hosts: at most {HOSTS_MAX} fit into a network. Remedy: use fewer nodes")
         if shutil.which("ip") is None or shutil.which("tc") is None:
@@ -56,8 +65,16 @@ class Hosts:
             )
         if os.geteuid() != 0:
             raise ConfigError("hosts of their own need root. Remedy: use sudo, or --engine processes")
+        if delay_s > LINK_DELAY_S_MAX:
+            raise ConfigError(
+                f"a delay of {delay_s * 1000:g} ms: a link takes {LINK_DELAY_S_MAX * 1000:g} ms at most. "
+                "Remedy: choose a shorter one"
+            )
         self._count = count
         self._megabits = megabits
+        self._delay_s = delay_s
+        self._netem = False
+        self._relay: Relay | None = None
         self._bridge = f"{_PREFIX}{os.getpid()}"
         self._network = f"10.{64 + (os.getpid() >> 8) % 64}.{os.getpid() % 256}"
 
@@ -93,11 +110,18 @@ class Hosts:
 
     def slow(self, host: int, megabits: float | None) -> None:
         """Give the link of a host another rate."""
+        discipline = self._discipline(megabits)
         for where in self._ends(host):
-            if megabits is None:
+            if discipline is None:
                 _run(["tc", *where[0], "qdisc", "del", "dev", where[1], "root"], lenient=True)
             else:
-                _run(["tc", *where[0], "qdisc", "replace", "dev", where[1], "root", *_bucket(megabits)])
+                _run(["tc", *where[0], "qdisc", "replace", "dev", where[1], "root", *discipline])
+
+    def _discipline(self, megabits: float | None) -> list[str] | None:
+        """How the kernel queues what a device sends at that rate; None: as it likes."""
+        if self._netem:
+            return _netem(self._delay_s, megabits)
+        return _bucket(megabits) if megabits is not None else None
 
     def _routes(self, what: str, one: Iterable[int], other: Iterable[int]) -> None:
         pairs = [(a, b) for a in one for b in other]
@@ -116,18 +140,44 @@ class Hosts:
         _run(["ip", "link", "add", self._bridge, "type", "bridge"])
         _run(["ip", "address", "add", f"{self._network}.254/24", "dev", self._bridge])
         _run(["ip", "link", "set", self._bridge, "up"])
+        self._netem = self._delay_s > 0 and _has_netem(self._bridge)
         for host in range(self._count):
-            name, port = self.namespace(host), self._port(host)
-            _run(["ip", "netns", "add", name])
-            _run(["ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name])
-            _run(["ip", "link", "set", port, "master", self._bridge, "up"])
+            _run(["ip", "netns", "add", self.namespace(host)])
+        if self._delay_s and not self._netem:
+            self._link_by_relay()
+        else:
+            self._link_by_kernel()
+        for host in range(self._count):
+            name = self.namespace(host)
+            _run(["ip", "link", "set", self._port(host), "master", self._bridge, "up"])
             _run(["ip", "-n", name, "address", "add", f"{self.address(host)}/24", "dev", "eth0"])
             _run(["ip", "-n", name, "link", "set", "eth0", "up"])
             _run(["ip", "-n", name, "link", "set", "lo", "up"])
-            if self._megabits is not None:
+            if self._discipline(self._megabits) is not None:
                 self.slow(host, self._megabits)
 
+    def _link_by_kernel(self) -> None:
+        for host in range(self._count):
+            own_end = ["peer", "name", "eth0", "netns", self.namespace(host)]
+            _run(["ip", "link", "add", self._port(host), "type", "veth", *own_end])
+
+    def _link_by_relay(self) -> None:
+        """Make the links of devices whose packets a process carries, which takes its time."""
+        links: list[tuple[Tap, Tap]] = []
+        try:
+            for host in range(self._count):
+                links.append((Tap(self._port(host)), Tap(f"{self._bridge}h{host}")))
+                _run(["ip", "link", "set", links[-1][1].name, "netns", self.namespace(host), "name", "eth0"])
+            self._relay = Relay(links, self._delay_s)
+        finally:
+            for link in links:
+                for tap in link:
+                    tap.close()
+
     def _remove(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
         for host in range(self._count):
             _run(["ip", "netns", "del", self.namespace(host)], lenient=True)
             _run(["ip", "link", "del", self._port(host)], lenient=True)
@@ -148,6 +198,24 @@ def _bucket(megabits: float) -> list[str]:
     """A token bucket of that rate."""
     burst = max(_BURST_BYTES_MIN, int(megabits * 1e6 / 8 * _BURST_S))
     return ["tbf", "rate", f"{megabits}mbit", "burst", str(burst), "latency", f"{_QUEUE_S * 1000:.0f}ms"]
+
+
+def _netem(delay_s: float, megabits: float | None) -> list[str]:
+    """What the kernel delays by, where it can: a queue that holds what is on the way, and waits, at that rate."""
+    rate = FASTEST_BYTES_PER_S if megabits is None else megabits * 1e6 / 8
+    packets = int(rate * (delay_s + _QUEUE_S) / _PACKET_BYTES) + 1
+    limit = ["netem", "delay", f"{delay_s * 1e6:.0f}us", "limit", str(packets)]
+    return limit if megabits is None else [*limit, "rate", f"{megabits}mbit"]
+
+
+def _has_netem(device: str) -> bool:
+    """Whether this kernel can delay what a device sends."""
+    try:
+        _run(["tc", "qdisc", "add", "dev", device, "root", "netem", "delay", "1us"])
+    except HostsFailed:
+        return False
+    _run(["tc", "qdisc", "del", "dev", device, "root"])
+    return True
 
 
 def _remove_left_behind() -> None:

@@ -1,5 +1,7 @@
 """Forks nodes from one process that has torch and the data loaded, so that many nodes pay for that once.
 
+A node that runs elsewhere, as in a container, is forked too: into the command that runs it there, and ends with it.
+
 Run as `python -m p2pnode.spawner`. Orders come as JSON lines on standard input, reports go as JSON lines to standard
 output. When standard input ends, however its other side ended, every node is stopped and reported.
 """
@@ -16,6 +18,9 @@ from typing import Any, NoReturn
 
 STOP_S = 10.0
 """A node that is told to stop saves what it has and ends within 5 s; one that does not is killed after this."""
+
+_SIGNALLED = 128
+"""What shells and container engines add to the number of a signal that ended something."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -86,6 +91,8 @@ def _become_node(order: dict[str, Any]) -> NoReturn:
         output = os.open(home_path / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
             os.dup2(fd, target)
+        if order.get("command") is not None:
+            os.execvp(order["command"][0], order["command"])
         from p2pnode import hosts
         from p2pnode.errors import ConfigError, P2PNodeError
         from p2pnode.home import Home
@@ -115,7 +122,13 @@ def _report_ended(nodes: dict[int, str]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        _report(name=nodes.pop(pid), exit=os.waitstatus_to_exitcode(status))
+        _report(name=nodes.pop(pid), exit=_exit_code(status))
+
+
+def _exit_code(status: int) -> int:
+    """Of a process; negative if a signal ended it, or what it stands for: a command says 128 + the signal's number."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code <= _SIGNALLED else _SIGNALLED - code
 
 
 def _stop(nodes: dict[int, str]) -> None:

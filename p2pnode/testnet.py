@@ -22,6 +22,7 @@ import aiohttp
 import numpy as np
 from safetensors.numpy import load_file
 
+from p2pnode.containers import Containers
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
@@ -50,6 +51,7 @@ class Plan:
         stall_s: give up when no honest node takes a step for so long.
         evaluations: how often each node measures its model on the way, at most.
         hosts: where the nodes run; None for loopback.
+        containers: in which they run; None for processes.
         ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
             be silent.
         poll_s: seconds from one question to all nodes to the next; an answer costs a node some of a step.
@@ -66,6 +68,7 @@ class Plan:
     stall_s: float
     evaluations: int = 20
     hosts: Hosts | None = None
+    containers: Containers | None = None
     ban_s: float = 0.0
     poll_s: float = 0.25
     source: str | None = None
@@ -82,6 +85,7 @@ class NodeView:
         honest: whether it was started as an honest node.
         status: its latest word, as `/status` gives it.
         exit: its exit code, once it ended; −9 after SIGKILL.
+        asked_at: host:port at which it is asked how it is, if not the one it names itself.
     """
 
     name: str
@@ -90,6 +94,7 @@ class NodeView:
     status: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
     exit: int | None = None
+    asked_at: str | None = None
 
     @property
     def step(self) -> int:
@@ -172,12 +177,20 @@ class Testnet:
             "evaluate_every": max(1, steps // plan.evaluations) if plan.evaluations else 0,
             "ban_s": plan.ban_s,
         }
-        places = [
+        places = self._places(settings)
+        make_way(plan.out)
+        self.genesis = found(plan.out, places, plan.values, plan.start)
+
+    def _places(self, settings: dict[str, Any]) -> list[Place]:
+        containers = self.plan.containers
+        if containers is not None:
+            for node, port in zip(self.nodes, free_ports(len(self.nodes)), strict=True):
+                node.asked_at = f"127.0.0.1:{port}"
+            return [containers.place(node.name, settings) for node in self.nodes]
+        return [
             Place(node.name, address, {**settings, "admin": admin})
             for node, (address, admin) in zip(self.nodes, self._addresses(), strict=True)
         ]
-        make_way(plan.out)
-        self.genesis = found(plan.out, places, plan.values, plan.start)
 
     def _addresses(self) -> list[tuple[str, str]]:
         """Where each node listens, for its peers and for its owner."""
@@ -218,6 +231,8 @@ class Testnet:
         self._spawner.stdin.close()
 
     async def _load(self, reports: asyncio.StreamReader) -> None:
+        if self.plan.containers is not None:
+            return  # each of them loads its own
         task = self.plan.values["training"]["task"]
         self._order(load={"task": task, "source": self.plan.source, "data_dir": self.plan.data_dir})
         waiting = asyncio.create_task(reports.readline())
@@ -236,7 +251,18 @@ class Testnet:
         attacks = [] if node.honest else list(self.plan.attacks)
         hosts = self.plan.hosts
         namespace = hosts.namespace(self.nodes.index(node)) if hosts is not None else None
-        self._order(name=node.name, home=str(node.home.path), attacks=attacks, liars=liars, namespace=namespace)
+        command = self._command(node, attacks, liars)
+        order = {"home": str(node.home.path), "attacks": attacks, "liars": liars}
+        self._order(name=node.name, **order, namespace=namespace, command=command)
+
+    def _command(self, node: NodeView, attacks: list[str], liars: list[str]) -> list[str] | None:
+        """What runs a node elsewhere than in a process of this machine's own; None where nothing does."""
+        if self.plan.containers is None:
+            return None
+        assert node.asked_at is not None
+        return self.plan.containers.command(
+            node.name, node.home.path, self.plan.data_dir, node.asked_at, attacks, liars
+        )
 
     async def _listen(self, reports: asyncio.StreamReader) -> None:
         by_name = {node.name: node for node in self.nodes}
@@ -269,7 +295,7 @@ class Testnet:
 
     async def _ask(self, session: aiohttp.ClientSession, node: NodeView) -> None:
         try:
-            address = node.home.admin.read_text().strip()
+            address = node.asked_at or node.home.admin.read_text().strip()
             async with session.get(f"http://{address}/status") as answer:
                 node.status = await answer.json()
         except (OSError, aiohttp.ClientError, TimeoutError, ValueError):

@@ -19,6 +19,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -33,6 +34,7 @@ from p2pnode.identity import Identity
 from p2pnode.net.budget import Budget, Knocks, allowance
 from p2pnode.net.lane import Arrival, BulkLane, ControlLane, Lane
 from p2pnode.net.tls import client_context, server_context
+from p2pnode.net.whereabouts import Whereabouts
 from p2pnode.observe.log import Log
 from p2pnode.settings import split_address
 from p2pnode.storage.unfinished import Unfinished
@@ -179,6 +181,7 @@ class Mesh:
         delegate: takes what the links bring.
         log: says who was refused, and why.
         identity: its key; None: as the home holds it, in clear.
+        whereabouts: where members are said to be, if not where the genesis has them.
     """
 
     def __init__(
@@ -190,6 +193,7 @@ class Mesh:
         delegate: Delegate,
         log: Log,
         identity: Identity | None = None,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self.me = me
         self.unfinished: Unfinished[Arrival] = Unfinished()
@@ -198,6 +202,7 @@ class Mesh:
         self._config = config
         self._delegate = delegate
         self._log = log
+        self._whereabouts = whereabouts or Whereabouts(genesis)
         self._member_of = {der: PeerId(i) for i, der in enumerate(genesis.certificates_der)}
         self._in_the_clear = genesis.vectors == "plain"
         self._server_tls = server_context(home, genesis, identity)
@@ -316,8 +321,7 @@ class Mesh:
                 await asyncio.sleep(self._config.reconnect_s)
                 continue
             try:
-                async with asyncio.timeout(self._config.handshake_s):
-                    link = await self._dial(peer)
+                link = await self._find(peer)
             except (OSError, TimeoutError, LinkError) as error:
                 self._say_once("no link yet", peer=self._name(peer), reason=str(error) or type(error).__name__)
             else:
@@ -326,26 +330,45 @@ class Mesh:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, self._config.reconnect_s)
 
-    async def _dial(self, peer: PeerId) -> Link:
+    async def _find(self, peer: PeerId) -> Link:
+        """Open the link at the address in the genesis, or else where the member is said to be.
+
+        Raises:
+            OSError, TimeoutError, LinkError: why it is not at the address in the genesis, if it is nowhere.
+        """
+        try:
+            return await self._dial(peer, self._genesis.members[peer].address)
+        except (OSError, TimeoutError, LinkError):
+            for address in self._whereabouts.of(peer):
+                with suppress(OSError, TimeoutError, LinkError):
+                    link = await self._dial(peer, address)
+                    self._log.info("found elsewhere", peer=self._name(peer), address=address)
+                    return link
+                self._whereabouts.refute(peer, address)
+            raise
+
+    async def _dial(self, peer: PeerId, address: str) -> Link:
         link = self._link(peer)
         pair = secrets.token_hex(_PAIR_DIGITS // 2)
         try:
-            for name in _LANES:
-                await self._dial_lane(link, name, pair)
+            async with asyncio.timeout(self._config.handshake_s):
+                for name in _LANES:
+                    await self._dial_lane(link, name, pair, address)
         except BaseException:
             link.close()
             raise
         self._adopt(link)
         return link
 
-    async def _dial_lane(self, link: Link, name: str, pair: str) -> None:
-        host, port = split_address(self._genesis.members[link.peer].address)
+    async def _dial_lane(self, link: Link, name: str, pair: str, address: str) -> None:
+        host, port = split_address(address)
         if name == "bulk" and link.in_the_clear:
             transport, answer = await self._connect(host, port, None)
             transport.write(pair.encode())
         else:
             transport, answer = await self._connect(host, port, self._client_tls)
             if self._peer_of(transport) != link.peer:
+                answer.done.cancel()
                 transport.abort()
                 other = self._name(self._peer_of(transport))
                 raise LinkError(f"{host}:{port} is {other}; mend the address in the genesis")

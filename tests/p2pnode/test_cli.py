@@ -87,6 +87,10 @@ def no_sockets(monkeypatch):
             ["staleness = 1: jungle-rb exchanges more", "as trimmed or monna"],
         ),
         (["--seed", -1], ["seed = '-1'", "choose an integer from 0"]),
+        (["--engine", "virtual"], ["engine = 'virtual'", "choose one of processes, netns, containers"]),
+        (["--link-mbit", 10], ["link-mbit = 10", "processes has no such links", "--engine netns"]),
+        (["--link-delay", 20, "--engine", "containers"], ["link-delay = 20", "--engine netns"]),
+        (["--image", "p2pnode"], ["image = 'p2pnode'", "add --engine containers"]),
     ],
 )
 def test_a_wrong_testnet_is_refused_with_reason_and_remedy_before_a_socket_opens(
@@ -274,6 +278,12 @@ def test_a_sealed_home_runs_with_a_file_that_holds_its_passphrase(call, tmp_path
     (tmp_path / "secret").write_text("right")
     monkeypatch.setattr(process, "run_node", lambda home, *_, ask, **__: int(ask() != b"right"))
     assert call("run", tmp_path, "--passphrase-file", tmp_path / "secret")[0] == 0
+
+
+def test_a_liar_is_told_with_whom_it_lies(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run_node", lambda home, attacks, liars, *_, **__: [*attacks, *liars] != list("abc"))
+    monkeypatch.setattr(cli, "check_attacks", lambda attacks: None)
+    assert call("run", tmp_path, "--attack", "a", "--liars", "b, c")[0] == 0
 
 
 def test_init_founds_what_run_can_start_from(call, tmp_path):
