@@ -63,7 +63,7 @@ from p2pnode.node import (
 )
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
-from p2pnode.punctuality import Late
+from p2pnode.standing import Standing
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector, Vectors, Verdict, digest_of
@@ -238,6 +238,9 @@ class Driver:
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._lookout = Lookout(self.node, self.vectors)
+        self._names = [member.name for member in self.genesis.members]
+        self._standing = Standing(self.node, self._lookout, self.vectors, self._names)
+        self._vectors_of: Counter[PeerId] = Counter()
         self._result: Result | None = None
 
     async def run(self) -> Result | None:
@@ -278,31 +281,28 @@ class Driver:
 
     def status(self) -> dict[str, Any]:
         """What the node does right now, as `/status` tells it."""
-        position = self.node.position
-        names = [member.name for member in self.genesis.members]
+        names, now = self._names, time.monotonic()
+        connected, banned = self._mesh.connected, self._accusations.banned()
+        self._standing.note(self._phase(), now)
         return {
             "name": self.config.name,
             "network": self.genesis.network.hex(),
             "recipe": self.recipe.name,
-            "step": position.step,
             "steps": self.node.steps,
-            "phase": self._phase(),
-            "sub_round": position.sub_round,
-            "waits_for": [names[peer] for peer in self.node.waits_for],
-            "late": [
-                {"peer": names[one.peer], "seconds": round(one.seconds, 3), "deadline": round(one.deadline, 3)}
-                for one in self._late()
-            ],
-            "connected": [names[peer] for peer in self._mesh.connected],
+            "steps_taken": self._steps_taken,
+            **self._standing.told(connected, banned, now),
+            "connected": [names[peer] for peer in connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
             "loss": _finite(self._evaluation.loss) if self._evaluation else None,
             "faults": self._accusations.told(),
+            "evidence": [names[peer] for peer in sorted(self._accusations.proofs)],
+            "links": self._links(),
             "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
             "kept": {names[peer]: count for peer, count in sorted(self._kept.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
-            "banned": [names[peer] for peer in self._accusations.banned()],
+            "banned": [names[peer] for peer in banned],
             **self._timings(),
             "finished": self._result is not None,
         }
@@ -315,6 +315,13 @@ class Driver:
         if here < needed:
             return f"{here} of {needed} members that are waited for are here"
         return f"{self.node.behind} steps behind" if self.node.behind > 1 else None
+
+    def _links(self) -> list[dict[str, Any]]:
+        """What went over the links to each other member, on either plane, and how many vectors came whole."""
+        others = (peer for peer in self.genesis.committee.members if peer != self.me)
+        return [
+            {"peer": self._name(peer), **self._mesh.traffic(peer), "vectors": self._vectors_of[peer]} for peer in others
+        ]
 
     def _timings(self) -> dict[str, Any]:
         """How long the node has run, and on what."""
@@ -338,7 +345,9 @@ class Driver:
             self._wake.clear()
             async with self._turn:
                 await self._take_turn()
-            self._phases.rest("wire" if self._phase() == "waiting" else "idle")
+            phase = self._phase()
+            self._standing.note(phase, time.monotonic())
+            self._phases.rest("wire" if phase == "waiting" else "idle")
 
     async def _take_turn(self) -> None:
         """Let the node answer all that is here, and perform what it asks for."""
@@ -409,9 +418,6 @@ class Driver:
             told = step
             if not self._accusations.conduct_kept:
                 await self._record(self._accusations.keeping_conduct())
-
-    def _late(self) -> tuple[Late, ...]:
-        return self._lookout.late(self._accusations.banned(), time.monotonic())
 
     async def _watch_the_late(self) -> None:
         """Say once of each lateness that it began, and ask others for what is owed."""
@@ -662,6 +668,7 @@ class Driver:
     # What the links bring.
 
     def received(self, peer: PeerId, message: WireMessage) -> None:
+        self._standing.heard(peer, message, time.monotonic())
         match message:
             case Want():
                 self._ship(self._courier.asked(peer, message))
@@ -680,6 +687,8 @@ class Driver:
         return self.vectors.judge(peer, slot, digest, nbytes)
 
     def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None:
+        self._standing.heard(peer, None, time.monotonic())
+        self._vectors_of[peer] += 1
         self._mesh.unfinished.drop(digest)
         if self.vectors.take(digest, vector.view(self.vectors.array)):
             self._post(Arrived(digest))
