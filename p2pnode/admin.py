@@ -5,6 +5,7 @@
 who counts on them at the second.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,9 @@ class AdminServer:
         return web.json_response(self._status())
 
     async def _tell_metrics(self, request: web.Request) -> web.Response:
-        body, media_type = exposition(self._status(), request.headers.get("Accept", ""))
+        told, accept = self._status(), request.headers.get("Accept", "")
+        # Of a hundred members it takes some 30 ms: the loop has its peers to hear meanwhile.
+        body, media_type = await asyncio.to_thread(exposition, told, accept)
         return web.Response(body=body, headers={"Content-Type": media_type})
 
     async def _tell_health(self, _: web.Request) -> web.Response:

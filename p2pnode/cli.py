@@ -5,8 +5,6 @@ import json
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,7 @@ import typer
 from rich.console import Console
 
 from p2pnode.aggregation import RULES
+from p2pnode.asking import ask
 from p2pnode.byzantine import ATTACKS, check_attacks
 from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
@@ -29,6 +28,8 @@ from p2pnode.observe import table
 from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
+from p2pnode.top import EVERY_S, homes_of
+from p2pnode.top import show as show_nodes
 
 if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
@@ -654,27 +655,38 @@ def status(
     if probe is not None:
         if probe not in PROBES:
             raise ConfigError(f"probe = {probe!r}: no such probe. Remedy: choose one of {', '.join(PROBES)}")
-        told = _ask_node(home, PROBES[probe])
+        told = ask(Home(home), PROBES[probe])
         print(json.dumps(told))
         raise typer.Exit(0 if told.get("ready", True) else EXIT_FAILED)
-    told = _ask_node(home, "/status")
+    told = ask(Home(home), "/status")
     if as_json:
         print(json.dumps(told, indent=2))
     else:
         _out.print(table.status(told))
 
 
-def _ask_node(home: Path, what: str) -> dict[str, Any]:
-    """What the running node of a home answers; of `/readyz` also that it is not ready."""
-    try:
-        address = Home(home).admin.read_text().strip()
-        with urllib.request.urlopen(f"http://{address}{what}", timeout=5) as answer:
-            told: dict[str, Any] = json.load(answer)
-    except urllib.error.HTTPError as error:
-        told = json.load(error)
-    except (OSError, ValueError) as error:
-        raise P2PNodeError(f"no node answers for {home} ({error}); start it with `p2pnode run {home}`") from error
-    return told
+@app.command()
+def top(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Homes, or folders of them, as a testnet's.", show_default=False)
+    ],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = EVERY_S,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show one picture and end; exit code 1 if no node answers.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the nodes of this machine, a row each: step, loss, whom each waits for, who is late. Ctrl-C ends it.
+
+    With --json a line for each look.
+
+    Examples:
+
+      p2pnode top runs/testnet
+
+      p2pnode top a b --once --json
+    """
+    show_nodes(homes_of(folders), _out, every, once=once, as_json=as_json)
 
 
 @app.command("verify-evidence")

@@ -303,7 +303,7 @@ class Driver:
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
             "banned": [names[peer] for peer in banned],
-            **self._timings(),
+            **self._timings(now),
             "finished": self._result is not None,
         }
 
@@ -323,9 +323,9 @@ class Driver:
             {"peer": self._name(peer), **self._mesh.traffic(peer), "vectors": self._vectors_of[peer]} for peer in others
         ]
 
-    def _timings(self) -> dict[str, Any]:
+    def _timings(self, now: float) -> dict[str, Any]:
         """How long the node has run, and on what."""
-        return {"seconds": time.monotonic() - self._began, "phases": self._phases.seconds()}
+        return {"seconds": now - self._began, "phases": self._phases.seconds()}
 
     def _phase(self) -> str:
         if self.node.finished:
@@ -619,7 +619,7 @@ class Driver:
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
-            **self._timings(),
+            **self._timings(time.monotonic()),
         )
         text = json.dumps(asdict(result), indent=2) + "\n"
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))

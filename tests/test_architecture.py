@@ -14,6 +14,7 @@ ALLOWED = {
     "asyncio": (
         "p2pnode/net/",
         "p2pnode/driver.py",
+        "p2pnode/admin.py",
         "p2pnode/process.py",
         "p2pnode/testnet.py",
         "p2pnode/soak.py",
