@@ -25,6 +25,8 @@ from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.observe import table
+from p2pnode.observe.log import LEVELS
+from p2pnode.observe.log import Console as Shown
 from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
@@ -43,6 +45,7 @@ EXIT_FAILED, EXIT_SETTINGS = 1, 2
 ENGINES = ("local", "ray", "testnet")
 PROBES = {"live": "/healthz", "ready": "/readyz"}
 TESTNET_ENGINES = ("processes", "netns")
+LOG_FORMATS = ("text", "json")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -600,15 +603,29 @@ def run_home(
     home: HomeFolder,
     attack: Annotated[str, typer.Option(help="Lie, for tests: what, as in `testnet`.", show_default=False)] = "",
     passphrase_file: PassphraseFile = None,
-    as_json: AsJson = False,
+    log_level: Annotated[str, typer.Option(help=f"The least level to show: {', '.join(LEVELS)}.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="text on standard error, or json on standard output, a line each.")
+    ] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --log-format json.")] = False,
 ) -> None:
-    """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order."""
+    """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order.
+
+    Its log is log.jsonl in the home; the options only choose what is shown of it.
+    """
+    level = next((level for level in LEVELS if level == log_level), None)
+    if level is None:
+        raise ConfigError(f"log-level = {log_level!r}: no such level. Remedy: choose one of {', '.join(LEVELS)}")
+    if log_format not in LOG_FORMATS:
+        raise ConfigError(
+            f"log-format = {log_format!r}: no such format. Remedy: choose one of {', '.join(LOG_FORMATS)}"
+        )
+    console: Shown = "json" if as_json or log_format == "json" else "people"
     attacks = tuple(name.strip() for name in attack.split(",")) if attack else ()
     check_attacks(attacks)
     from p2pnode.process import run_node
 
-    ask = asking(passphrase_file)
-    raise typer.Exit(run_node(Home(home), attacks, console="json" if as_json else "people", ask=ask))
+    raise typer.Exit(run_node(Home(home), attacks, console=console, ask=asking(passphrase_file), shown=level))
 
 
 @app.command()

@@ -307,6 +307,10 @@ class Driver:
             "finished": self._result is not None,
         }
 
+    def whereabouts(self) -> dict[str, Any]:
+        """Where the node is, for its log; any thread may ask."""
+        return {"step": self.node.position.step, "phase": self._standing.phase}
+
     def unready(self) -> str | None:
         """Why the node is not in step with as many members as it waits for; None where it is, or is done."""
         if self.node.finished:

@@ -19,7 +19,7 @@ from p2pnode.driver import Driver, Prepare, Tamper
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.identity import Ask, unasked
-from p2pnode.observe.log import Console, Log, open_log
+from p2pnode.observe.log import Console, Level, Log, open_log
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 
@@ -32,6 +32,7 @@ def run_node(
     liars: Collection[str] = (),
     console: Console = "none",
     ask: Ask = unasked,
+    shown: Level = "info",
 ) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
@@ -39,8 +40,9 @@ def run_node(
         home: the node's files.
         attacks: makes a Byzantine peer of it, for tests; none leaves it honest.
         liars: names of the members that lie with it.
-        console: what to show on the terminal.
+        console: how to show on the terminal what happens.
         ask: gives the passphrase, if the key is sealed.
+        shown: the least level of what is shown.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
@@ -48,7 +50,8 @@ def run_node(
     """
     name = NodeConfig.load(home.config).name
     with home.occupied(), _told_to_stop() as told:
-        log = open_log(home.log, name, console)
+        driver: Driver | None = None
+        log = open_log(home.log, name, console, shown, lambda: driver.whereabouts() if driver is not None else {})
         try:
             driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask)
         except ConfigError as error:

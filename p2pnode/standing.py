@@ -32,7 +32,7 @@ class Standing:
         self._vectors = vectors
         self._names = names
         self._said: dict[PeerId, tuple[WireMessage | None, float]] = {}
-        self.phase = ""
+        self.phase = "starting"
         """As it was noted last; threads may read it."""
         self._slot = node.position
         self._since = 0.0

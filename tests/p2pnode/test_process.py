@@ -41,6 +41,9 @@ def refuse(monkeypatch, name, number):
 def test_a_home_that_will_do_ends_well(home):
     assert run_node(home) == EXIT_GOOD
     assert last_words(home)["event"] == "node stops"
+    lines = [json.loads(line) for line in home.log.read_text().splitlines()]
+    assert all({"timestamp", "level", "node", "step", "phase"} <= set(line) for line in lines)
+    assert [(line["step"], line["phase"]) for line in lines if line["event"] == "node starts"] == [(0, "starting")]
 
 
 @pytest.fixture
