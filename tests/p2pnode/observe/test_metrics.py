@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 
 import uvloop
 from prometheus_client.openmetrics import parser as openmetrics
@@ -15,6 +16,7 @@ from protocols.effects import Accuse
 from protocols.faults import Fault
 from tests.loopback import LogBook, found_network, until
 
+BOARD = Path(__file__).parents[3] / "deploy" / "grafana" / "p2pnode.json"
 NAMES = [f"node{i}" for i in range(5)]
 
 LINK = {"control_sent": 10, "control_received": 20, "bulk_sent": 30, "bulk_received": 40, "vectors": 7}
@@ -137,3 +139,61 @@ def test_whatever_peers_do_no_series_is_added(tmp_path):
     assert value(after, "peer_faults_total", peer="node4", kind="equivocated") > 0, "the liar was seen"
     assert value(after, "steps_taken_total") == 6
     assert value(after, "peer_vectors_received_total", peer="node1") > 0
+
+
+# The board.
+
+
+def board():
+    return json.loads(BOARD.read_text())
+
+
+def expressions():
+    told = board()
+    asked = [variable["definition"] for variable in told["templating"]["list"] if "definition" in variable]
+    return asked + [target["expr"] for panel in told["panels"] for target in panel["targets"]]
+
+
+def told_by_metrics():
+    """Names of series, and of labels: a node's own, and the ones that Prometheus adds."""
+    series = read(exposition(STATUS)[0].decode())
+    return {name for name, _ in series}, {label for _, labels in series for label, _ in labels} | {"instance"}
+
+
+def test_every_expression_of_the_board_names_series_and_labels_that_there_are():
+    names, labels = told_by_metrics()
+    asked = set()
+    for expression in expressions():
+        asked |= (named := set(re.findall(r"\b(?:p2pnode|process)_\w+", expression)))
+        assert named, expression
+        assert named <= names, expression
+        groups = re.findall(r"(?:by|on|group_left) ?\(([^)]*)\)", expression)
+        chosen = [label for group in groups for label in re.split(", *", group)] + re.findall(r"(\w+)=~", expression)
+        assert set(chosen) <= labels, expression
+        assert expression.count("(") == expression.count(")")
+    own = {name for name in names if name.startswith("p2pnode_")}
+    assert own == {name for name in asked if name.startswith("p2pnode_")}, "what nobody looks at need not be told"
+
+
+def test_the_panels_of_the_board_are_named_explained_and_side_by_side():
+    taken = set()
+    panels = board()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["title"]
+        assert panel["description"]
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken
+        taken |= cells
+
+
+def test_the_legends_of_the_board_show_labels_that_their_series_have():
+    for panel in board()["panels"]:
+        for target in panel["targets"]:
+            shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            kept = re.match(r"sum by \(([^)]*)\)|avg by \(([^)]*)\)", target["expr"])
+            if kept is not None:
+                assert shown <= set(re.split(", *", kept[1] or kept[2])), target["expr"]
+            assert shown <= told_by_metrics()[1]
