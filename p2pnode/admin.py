@@ -65,7 +65,7 @@ class AdminServer:
 
     async def _tell_metrics(self, request: web.Request) -> web.Response:
         told, accept = self._status(), request.headers.get("Accept", "")
-        # Of a hundred members it takes some 30 ms: the loop has its peers to hear meanwhile.
+        # Of hundreds of members it takes tens of milliseconds: the loop has its peers to hear meanwhile.
         body, media_type = await asyncio.to_thread(exposition, told, accept)
         return web.Response(body=body, headers={"Content-Type": media_type})
 

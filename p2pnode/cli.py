@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from p2pnode.aggregation import RULES
-from p2pnode.asking import ask
+from p2pnode.asking import ask as ask_node
 from p2pnode.byzantine import ATTACKS, check_attacks
 from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
@@ -96,6 +96,10 @@ Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; de
 Vectors = Annotated[str, typer.Option(help="How vectors travel: tls, or plain where nobody else can listen.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+Written = Annotated[
+    Path | None,
+    typer.Option(help="Write what is learned to this folder, for TensorBoard; default: nowhere.", show_default=False),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -160,6 +164,7 @@ def run_testnet(
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
+    tensorboard: Written = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -188,7 +193,8 @@ def run_testnet(
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
     with _hosts(engine, nodes, link_mbit) as hosts:
-        plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
+        data = _data_dir(task, data_dir)
+        plan = Plan(out, values, nodes, byzantine, attacks, data, stall, hosts=hosts, tensorboard=tensorboard)
         summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -607,6 +613,7 @@ def run_home(
     log_format: Annotated[
         str, typer.Option(help="text on standard error, or json on standard output, a line each.")
     ] = "text",
+    tensorboard: Written = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --log-format json.")] = False,
 ) -> None:
     """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order.
@@ -625,7 +632,8 @@ def run_home(
     check_attacks(attacks)
     from p2pnode.process import run_node
 
-    raise typer.Exit(run_node(Home(home), attacks, console=console, ask=asking(passphrase_file), shown=level))
+    ask = asking(passphrase_file)
+    raise typer.Exit(run_node(Home(home), attacks, console=console, ask=ask, shown=level, tensorboard=tensorboard))
 
 
 @app.command()
@@ -672,10 +680,10 @@ def status(
     if probe is not None:
         if probe not in PROBES:
             raise ConfigError(f"probe = {probe!r}: no such probe. Remedy: choose one of {', '.join(PROBES)}")
-        told = ask(Home(home), PROBES[probe])
+        told = ask_node(Home(home), PROBES[probe])
         print(json.dumps(told))
         raise typer.Exit(0 if told.get("ready", True) else EXIT_FAILED)
-    told = ask(Home(home), "/status")
+    told = ask_node(Home(home), "/status")
     if as_json:
         print(json.dumps(told, indent=2))
     else:

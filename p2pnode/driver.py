@@ -633,6 +633,7 @@ class Driver:
         if result is None:
             return
         self._result = result
+        self._standing.note(self._phase(), time.monotonic())
         self._log.info("finished", **asdict(result))
         self._mesh.broadcast(Finished())
         asyncio.get_running_loop().call_later(self.config.linger_s, self.stop)

@@ -8,8 +8,9 @@ after that, the second Ctrl-C, ends the process at once, as a crash would: nothi
 import asyncio
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import uvloop
@@ -20,8 +21,12 @@ from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.identity import Ask, unasked
 from p2pnode.observe.log import Console, Level, Log, open_log
+from p2pnode.observe.tensorboard import Scalars
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
+
+_WRITE_EVERY_S = 1.0
+"""How often a point is written for TensorBoard, if there is a new step."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,6 +38,7 @@ def run_node(
     console: Console = "none",
     ask: Ask = unasked,
     shown: Level = "info",
+    tensorboard: Path | None = None,
 ) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
@@ -43,6 +49,7 @@ def run_node(
         console: how to show on the terminal what happens.
         ask: gives the passphrase, if the key is sealed.
         shown: the least level of what is shown.
+        tensorboard: folder to write what is learned to, for TensorBoard; None for nowhere.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
@@ -60,7 +67,7 @@ def run_node(
         except P2PNodeError as error:
             log.error("halted", reason=str(error))  # noqa: TRY400
             return EXIT_FAILED
-        return uvloop.run(_run(driver, log, told))
+        return uvloop.run(_run(driver, log, told, tensorboard))
 
 
 @contextmanager
@@ -79,7 +86,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
+async def _run(driver: Driver, log: Log, told: Callable[[], bool], tensorboard: Path | None) -> int:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -91,8 +98,12 @@ async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
         loop.add_signal_handler(number, stop)
     if told():
         stop()
+    writing = asyncio.create_task(_write(driver, log, tensorboard)) if tensorboard is not None else None
     try:
         await driver.run()
+        if writing is not None:
+            writing.cancel()
+            await writing
     except P2PNodeError as error:
         log.error("failed", reason=str(error))  # noqa: TRY400
         return EXIT_FAILED
@@ -100,6 +111,20 @@ async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
         log.exception("failed", reason=repr(error), exc_info=True)
         return EXIT_FAILED
     return EXIT_GOOD
+
+
+async def _write(driver: Driver, log: Log, folder: Path) -> None:
+    """Write now and then what the node learns, and once more when this is cancelled. A full disk ends the writing, and
+    not the node."""
+    try:
+        with closing(Scalars(folder, driver.config.name)) as scalars:
+            with suppress(asyncio.CancelledError):
+                while True:
+                    scalars.note(driver.status())
+                    await asyncio.sleep(_WRITE_EVERY_S)
+            scalars.note(driver.status())
+    except P2PNodeError as error:
+        log.warning("nothing more for TensorBoard", reason=str(error))
 
 
 def _lies(

@@ -53,6 +53,7 @@ class Plan:
         hosts: where the nodes run; None for loopback.
         ban_s: how long a first ban lasts. Nobody is banned: liars are here to lie to the last step; banned, they would
             be silent.
+        tensorboard: folder that nodes write to what they learn, for TensorBoard; None for nowhere.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class Plan:
     evaluations: int = 20
     hosts: Hosts | None = None
     ban_s: float = 0.0
+    tensorboard: Path | None = None
 
 
 @dataclass(slots=True)
@@ -229,7 +231,15 @@ class Testnet:
         attacks = [] if node.honest else list(self.plan.attacks)
         hosts = self.plan.hosts
         namespace = hosts.namespace(self.nodes.index(node)) if hosts is not None else None
-        self._order(name=node.name, home=str(node.home.path), attacks=attacks, liars=liars, namespace=namespace)
+        written = str(self.plan.tensorboard.resolve()) if self.plan.tensorboard is not None else None
+        self._order(
+            name=node.name,
+            home=str(node.home.path),
+            attacks=attacks,
+            liars=liars,
+            namespace=namespace,
+            tensorboard=written,
+        )
 
     async def _listen(self, reports: asyncio.StreamReader) -> None:
         by_name = {node.name: node for node in self.nodes}

@@ -276,9 +276,9 @@ def _missing(told: dict[str, Any]) -> str:
 def _said(told: dict[str, Any] | None) -> str:
     """What a member said last."""
     if told is None:
-        return "nothing came from it"
+        return "nothing heard"
     about = f" of slot {_slot(told)}" if "step" in told else ""
-    return f"last came a {told['what']}{about}, {told['seconds']:.1f} s ago"
+    return f"last heard: {told['what']}{about}, {told['seconds']:.1f} s ago"
 
 
 def _slot(told: dict[str, Any]) -> str:

@@ -59,8 +59,8 @@ def test_a_status_says_why_the_node_waits_and_that_nobody_is_late_or_banned():
     assert told["phase"] == ["waiting for 2.0 s, in slot 3.1.0"]
     assert told["waits for"] == [
         "2 values of 4 are here",
-        "node1: no bytes yet; last came a digest echo of slot 3.0.2, 1.3 s ago",
-        "node2, late, not connected: no announcement yet; nothing came from it",
+        "node1: no bytes yet; last heard: digest echo of slot 3.0.2, 1.3 s ago",
+        "node2, late, not connected: no announcement yet; nothing heard",
     ]
     assert (told["late"], told["banned"], told["proofs against"]) == (["nobody"], ["nobody"], ["nobody"])
     assert rows({**STATUS, "waiting": None})["waits for"] == ["nobody"]
@@ -73,7 +73,7 @@ def test_a_status_names_who_is_late_since_when_and_who_is_banned():
     ]
     told = rows({**STATUS, "late": late, "banned": ["node2", "node4"], "evidence": ["node4"]})
     assert told["late"] == [
-        "node1 owes slot 2.0.1: awaited for 3.1 s, expected within 0.2 s; last came a vector, 4.0 s ago",
-        "node2 owes slot 2.0.1: awaited for 90.0 s, expected within 1.0 s; nothing came from it",
+        "node1 owes slot 2.0.1: awaited for 3.1 s, expected within 0.2 s; last heard: vector, 4.0 s ago",
+        "node2 owes slot 2.0.1: awaited for 90.0 s, expected within 1.0 s; nothing heard",
     ]
     assert (told["banned"], told["proofs against"]) == (["node2, node4"], ["node4"])
