@@ -1,15 +1,18 @@
 """The endpoint for the node's owner, on localhost unless told otherwise.
 
-`/status` tells what the node does. `/healthz` answers as long as it lives, `/readyz` with 503 and a reason while it is
-not in step with enough of its peers: who restarts nodes looks at the first, who counts on them at the second.
+`/status` tells what the node does, and `/metrics` the same to Prometheus. `/healthz` answers as long as it lives,
+`/readyz` with 503 and a reason while it is not in step with enough of its peers: who restarts nodes looks at the first,
+who counts on them at the second.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from p2pnode.errors import LinkError
+from p2pnode.observe.metrics import exposition
 from p2pnode.settings import split_address
 
 _SHUTDOWN_S = 0.5
@@ -41,6 +44,7 @@ class AdminServer:
         """
         app = web.Application()
         app.router.add_get("/status", self._tell_status)
+        app.router.add_get("/metrics", self._tell_metrics)
         app.router.add_get("/healthz", self._tell_health)
         app.router.add_get("/readyz", self._tell_readiness)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
@@ -58,6 +62,12 @@ class AdminServer:
 
     async def _tell_status(self, _: web.Request) -> web.Response:
         return web.json_response(self._status())
+
+    async def _tell_metrics(self, request: web.Request) -> web.Response:
+        told, accept = self._status(), request.headers.get("Accept", "")
+        # Of hundreds of members it takes tens of milliseconds: the loop has its peers to hear meanwhile.
+        body, media_type = await asyncio.to_thread(exposition, told, accept)
+        return web.Response(body=body, headers={"Content-Type": media_type})
 
     async def _tell_health(self, _: web.Request) -> web.Response:
         return web.json_response({"healthy": True})

@@ -5,17 +5,16 @@ import json
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from p2pnode.aggregation import RULES
+from p2pnode.asking import ask as ask_node
 from p2pnode.byzantine import ATTACKS, check_attacks
 from p2pnode.codec import decode_evidence
 from p2pnode.errors import ConfigError, P2PNodeError, WireError
@@ -27,9 +26,13 @@ from p2pnode.learning import catalogue
 from p2pnode.learning.catalogue import TASKS
 from p2pnode.learning.source import anywhere, names_code
 from p2pnode.observe import table
+from p2pnode.observe.log import LEVELS
+from p2pnode.observe.log import Console as Shown
 from p2pnode.passphrase import VARIABLE, asking
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
+from p2pnode.top import EVERY_S, homes_of
+from p2pnode.top import show as show_nodes
 
 if TYPE_CHECKING:
     from p2pnode.assignment import Proposal
@@ -45,6 +48,7 @@ EXIT_FAILED, EXIT_SETTINGS = 1, 2
 ENGINES = ("local", "ray", "testnet")
 PROBES = {"live": "/healthz", "ready": "/readyz"}
 TESTNET_ENGINES = ("processes", "netns", "containers")
+LOG_FORMATS = ("text", "json")
 LISTS = ("rules", "attacks", "recipes", "tasks")
 
 app = typer.Typer(
@@ -106,6 +110,10 @@ Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; de
 Vectors = Annotated[str, typer.Option(help="How vectors travel: tls, or plain where nobody else can listen.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+Written = Annotated[
+    Path | None,
+    typer.Option(help="Write what is learned to this folder, for TensorBoard; default: nowhere.", show_default=False),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -179,6 +187,7 @@ def run_testnet(
         str | None, typer.Option(help="What containers are of; default: p2pnode.", show_default=False)
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
+    tensorboard: Written = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -214,6 +223,8 @@ def run_testnet(
     source = None if proposal is None else proposal.source
     if source is not None and engine == "containers":
         raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
+    if tensorboard is not None and engine == "containers":
+        raise ConfigError("tensorboard: containers write to their homes only. Remedy: choose another engine")
     with _hosts(engine, nodes, link_mbit, link_delay) as hosts, _containers(engine, image) as containers:
         plan = Plan(
             out,
@@ -227,6 +238,7 @@ def run_testnet(
             containers=containers,
             source=source,
             start=None if proposal is None else proposal.start,
+            tensorboard=tensorboard,
         )
         summary = _watch_testnet(plan, quiet=as_json)
     if as_json:
@@ -679,17 +691,32 @@ def run_home(
     task: Source = None,
     liars: Annotated[str, typer.Option(help="Members that lie with it, a list of names.", show_default=False)] = "",
     passphrase_file: PassphraseFile = None,
-    as_json: AsJson = False,
+    log_level: Annotated[str, typer.Option(help=f"The least level to show: {', '.join(LEVELS)}.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="text on standard error, or json on standard output, a line each.")
+    ] = "text",
+    tensorboard: Written = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --log-format json.")] = False,
 ) -> None:
-    """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order."""
+    """Run one node from its home, until the last step is taken and no peer needs it. Ctrl-C stops it in good order.
+
+    Its log is log.jsonl in the home; the options only choose what is shown of it.
+    """
+    level = next((level for level in LEVELS if level == log_level), None)
+    if level is None:
+        raise ConfigError(f"log-level = {log_level!r}: no such level. Remedy: choose one of {', '.join(LEVELS)}")
+    if log_format not in LOG_FORMATS:
+        raise ConfigError(
+            f"log-format = {log_format!r}: no such format. Remedy: choose one of {', '.join(LOG_FORMATS)}"
+        )
+    console: Shown = "json" if as_json or log_format == "json" else "people"
     attacks = tuple(name.strip() for name in attack.split(",")) if attack else ()
     check_attacks(attacks)
     from p2pnode.process import run_node
 
     ask = asking(passphrase_file)
-    console: Literal["json", "people"] = "json" if as_json else "people"
     fellows = tuple(name.strip() for name in liars.split(",") if name.strip())
-    raise typer.Exit(run_node(Home(home), attacks, fellows, console, ask, task))
+    raise typer.Exit(run_node(Home(home), attacks, fellows, console, ask, task, level, tensorboard))
 
 
 @app.command()
@@ -794,27 +821,38 @@ def status(
     if probe is not None:
         if probe not in PROBES:
             raise ConfigError(f"probe = {probe!r}: no such probe. Remedy: choose one of {', '.join(PROBES)}")
-        told = _ask_node(home, PROBES[probe])
+        told = ask_node(Home(home), PROBES[probe])
         print(json.dumps(told))
         raise typer.Exit(0 if told.get("ready", True) else EXIT_FAILED)
-    told = _ask_node(home, "/status")
+    told = ask_node(Home(home), "/status")
     if as_json:
         print(json.dumps(told, indent=2))
     else:
         _out.print(table.status(told))
 
 
-def _ask_node(home: Path, what: str) -> dict[str, Any]:
-    """What the running node of a home answers; of `/readyz` also that it is not ready."""
-    try:
-        address = Home(home).admin.read_text().strip()
-        with urllib.request.urlopen(f"http://{address}{what}", timeout=5) as answer:
-            told: dict[str, Any] = json.load(answer)
-    except urllib.error.HTTPError as error:
-        told = json.load(error)
-    except (OSError, ValueError) as error:
-        raise P2PNodeError(f"no node answers for {home} ({error}); start it with `p2pnode run {home}`") from error
-    return told
+@app.command()
+def top(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Homes, or folders of them, as a testnet's.", show_default=False)
+    ],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = EVERY_S,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show one picture and end; exit code 1 if no node answers.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the nodes of this machine, a row each: step, loss, whom each waits for, who is late. Ctrl-C ends it.
+
+    With --json a line for each look.
+
+    Examples:
+
+      p2pnode top runs/testnet
+
+      p2pnode top a b --once --json
+    """
+    show_nodes(homes_of(folders), _out, every, once=once, as_json=as_json)
 
 
 @app.command("verify-evidence")

@@ -66,7 +66,7 @@ from p2pnode.node import (
 )
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
-from p2pnode.punctuality import Late
+from p2pnode.standing import Standing
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector, Vectors, Verdict, digest_of
@@ -270,6 +270,9 @@ class Driver:
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._lookout = Lookout(self.node, self.vectors)
+        self._names = [member.name for member in self.genesis.members]
+        self._standing = Standing(self.node, self._lookout, self.vectors, self._names)
+        self._vectors_of: Counter[PeerId] = Counter()
         self._result: Result | None = None
 
     def _announcer_of(self, whereabouts: Whereabouts) -> mdns.Announcer:
@@ -317,34 +320,35 @@ class Driver:
 
     def status(self) -> dict[str, Any]:
         """What the node does right now, as `/status` tells it."""
-        position = self.node.position
-        names = [member.name for member in self.genesis.members]
+        names, now = self._names, time.monotonic()
+        connected, banned = self._mesh.connected, self._accusations.banned()
+        self._standing.note(self._phase(), now)
         return {
             "name": self.config.name,
             "network": self.genesis.network.hex(),
             "recipe": self.recipe.name,
-            "step": position.step,
             "steps": self.node.steps,
-            "phase": self._phase(),
-            "sub_round": position.sub_round,
-            "waits_for": [names[peer] for peer in self.node.waits_for],
-            "late": [
-                {"peer": names[one.peer], "seconds": round(one.seconds, 3), "deadline": round(one.deadline, 3)}
-                for one in self._late()
-            ],
-            "connected": [names[peer] for peer in self._mesh.connected],
+            "steps_taken": self._steps_taken,
+            **self._standing.told(connected, banned, now),
+            "connected": [names[peer] for peer in connected],
             "accuracy": self._evaluation.accuracy if self._evaluation else None,
             "loss": _finite(self._evaluation.loss) if self._evaluation else None,
             "faults": self._accusations.told(),
+            "evidence": [names[peer] for peer in sorted(self._accusations.proofs)],
+            "links": self._links(),
             "mixed": {names[peer]: count for peer, count in sorted(self._mixed.items())},
             "kept": {names[peer]: count for peer, count in sorted(self._kept.items())},
             "bytes_sent": self._mesh.bytes_sent,
             "bytes_received": self._mesh.bytes_received,
             "peak_rss_mib": _peak_rss_mib(),
-            "banned": [names[peer] for peer in self._accusations.banned()],
-            **self._timings(),
+            "banned": [names[peer] for peer in banned],
+            **self._timings(now),
             "finished": self._result is not None,
         }
+
+    def whereabouts(self) -> dict[str, Any]:
+        """Where the node is, for its log; any thread may ask."""
+        return {"step": self.node.position.step, "phase": self._standing.phase}
 
     def unready(self) -> str | None:
         """Why the node is not in step with as many members as it waits for; None where it is, or is done."""
@@ -355,9 +359,16 @@ class Driver:
             return f"{here} of {needed} members that are waited for are here"
         return f"{self.node.behind} steps behind" if self.node.behind > 1 else None
 
-    def _timings(self) -> dict[str, Any]:
+    def _links(self) -> list[dict[str, Any]]:
+        """What went over the links to each other member, on either plane, and how many vectors came whole."""
+        others = (peer for peer in self.genesis.committee.members if peer != self.me)
+        return [
+            {"peer": self._name(peer), **self._mesh.traffic(peer), "vectors": self._vectors_of[peer]} for peer in others
+        ]
+
+    def _timings(self, now: float) -> dict[str, Any]:
         """How long the node has run, and on what."""
-        return {"seconds": time.monotonic() - self._began, "phases": self._phases.seconds()}
+        return {"seconds": now - self._began, "phases": self._phases.seconds()}
 
     def _phase(self) -> str:
         if self.node.finished:
@@ -377,7 +388,9 @@ class Driver:
             self._wake.clear()
             async with self._turn:
                 await self._take_turn()
-            self._phases.rest("wire" if self._phase() == "waiting" else "idle")
+            phase = self._phase()
+            self._standing.note(phase, time.monotonic())
+            self._phases.rest("wire" if phase == "waiting" else "idle")
 
     async def _take_turn(self) -> None:
         """Let the node answer all that is here, and perform what it asks for."""
@@ -448,9 +461,6 @@ class Driver:
             told = step
             if not self._accusations.conduct_kept:
                 await self._record(self._accusations.keeping_conduct())
-
-    def _late(self) -> tuple[Late, ...]:
-        return self._lookout.late(self._accusations.banned(), time.monotonic())
 
     async def _watch_the_late(self) -> None:
         """Say once of each lateness that it began, and ask others for what is owed."""
@@ -658,7 +668,7 @@ class Driver:
             self._mesh.bytes_sent,
             self._mesh.bytes_received,
             _peak_rss_mib(),
-            **self._timings(),
+            **self._timings(time.monotonic()),
         )
         text = json.dumps(asdict(result), indent=2) + "\n"
         replace_file(self.home.result, lambda fd: write_all(fd, text.encode()))
@@ -668,6 +678,7 @@ class Driver:
         if result is None:
             return
         self._result = result
+        self._standing.note(self._phase(), time.monotonic())
         self._log.info("finished", **asdict(result))
         self._mesh.broadcast(Finished())
         asyncio.get_running_loop().call_later(self.config.linger_s, self.stop)
@@ -707,6 +718,7 @@ class Driver:
     # What the links bring.
 
     def received(self, peer: PeerId, message: WireMessage) -> None:
+        self._standing.heard(peer, message, time.monotonic())
         match message:
             case Want():
                 self._ship(self._courier.asked(peer, message))
@@ -725,6 +737,8 @@ class Driver:
         return self.vectors.judge(peer, slot, digest, nbytes)
 
     def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None:
+        self._standing.heard(peer, None, time.monotonic())
+        self._vectors_of[peer] += 1
         self._mesh.unfinished.drop(digest)
         if self.vectors.take(digest, vector.view(self.vectors.array)):
             self._post(Arrived(digest))

@@ -8,7 +8,7 @@ after that, the second Ctrl-C, ends the process at once, as a crash would: nothi
 import asyncio
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,9 +21,13 @@ from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.identity import Ask, unasked
 from p2pnode.learning.own import built_own
-from p2pnode.observe.log import Console, Log, open_log
+from p2pnode.observe.log import Console, Level, Log, open_log
+from p2pnode.observe.tensorboard import Scalars
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
+
+_WRITE_EVERY_S = 1.0
+"""How often a point is written for TensorBoard, if there is a new step."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -35,6 +39,8 @@ def run_node(
     console: Console = "none",
     ask: Ask = unasked,
     source: str | None = None,
+    shown: Level = "info",
+    tensorboard: Path | None = None,
 ) -> int:
     """Run the node of a home until it is done, or told to stop by SIGTERM or SIGINT; its exit code.
 
@@ -42,9 +48,11 @@ def run_node(
         home: the node's files.
         attacks: makes a Byzantine peer of it, for tests; none leaves it honest.
         liars: names of the members that lie with it.
-        console: what to show on the terminal.
+        console: how to show on the terminal what happens.
         ask: gives the passphrase, if the key is sealed.
         source: where its owner says the task's code is; None leaves it to `node.toml`.
+        shown: the least level of what is shown.
+        tensorboard: folder to write what is learned to, for TensorBoard; None for nowhere.
 
     Raises:
         ConfigError: if something in the home is wrong; nothing was started.
@@ -52,7 +60,10 @@ def run_node(
     """
     config = NodeConfig.load(home.config)
     with home.occupied(), told_to_stop() as told:
-        log = open_log(home.log, config.name, console)
+        driver: Driver | None = None
+        log = open_log(
+            home.log, config.name, console, shown, lambda: driver.whereabouts() if driver is not None else {}
+        )
         try:
             task = None if source is None else built_own(source, Path(config.data_dir) if config.data_dir else None)
             driver = Driver(home, log, *_lies(home, attacks, liars, log, ask), ask, task)
@@ -62,7 +73,7 @@ def run_node(
         except P2PNodeError as error:
             log.error("halted", reason=str(error))  # noqa: TRY400
             return EXIT_FAILED
-        return uvloop.run(_run(driver, log, told))
+        return uvloop.run(_run(driver, log, told, tensorboard))
 
 
 @contextmanager
@@ -81,12 +92,16 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-async def _run(driver: Driver, log: Log, told: Callable[[], bool]) -> int:
+async def _run(driver: Driver, log: Log, told: Callable[[], bool], tensorboard: Path | None) -> int:
     stop = stop_by_signal(driver)
     if told():
         stop()
+    writing = asyncio.create_task(_write(driver, log, tensorboard)) if tensorboard is not None else None
     try:
         await driver.run()
+        if writing is not None:
+            writing.cancel()
+            await writing
     except P2PNodeError as error:
         log.error("failed", reason=str(error))  # noqa: TRY400
         return EXIT_FAILED
@@ -108,6 +123,20 @@ def stop_by_signal(driver: Driver) -> Callable[[], None]:
     for number in _STOPS:
         loop.add_signal_handler(number, stop)
     return stop
+
+
+async def _write(driver: Driver, log: Log, folder: Path) -> None:
+    """Write now and then what the node learns, and once more when this is cancelled. A full disk ends the writing, and
+    not the node."""
+    try:
+        with closing(Scalars(folder, driver.config.name)) as scalars:
+            with suppress(asyncio.CancelledError):
+                while True:
+                    scalars.note(driver.status())
+                    await asyncio.sleep(_WRITE_EVERY_S)
+            scalars.note(driver.status())
+    except P2PNodeError as error:
+        log.warning("nothing more for TensorBoard", reason=str(error))
 
 
 def _lies(

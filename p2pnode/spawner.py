@@ -101,7 +101,9 @@ def _become_node(order: dict[str, Any]) -> NoReturn:
         if order.get("namespace") is not None:
             hosts.enter(order["namespace"])
         try:
-            code = run_node(Home(home_path), order["attacks"], order["liars"])
+            written = order.get("tensorboard")
+            folder = Path(written) if written is not None else None
+            code = run_node(Home(home_path), order["attacks"], order["liars"], tensorboard=folder)
         except P2PNodeError as error:
             print(error, file=sys.stderr)
             code = EXIT_SETTINGS if isinstance(error, ConfigError) else EXIT_FAILED

@@ -57,6 +57,7 @@ class Plan:
         poll_s: seconds from one question to all nodes to the next; an answer costs a node some of a step.
         source: where the task's code is, if it is the user's own.
         start: the weights that the genesis names, if it does.
+        tensorboard: folder that nodes write to what they learn, for TensorBoard; None for nowhere.
     """
 
     out: Path
@@ -73,6 +74,7 @@ class Plan:
     poll_s: float = 0.25
     source: str | None = None
     start: bytes | None = None
+    tensorboard: Path | None = None
 
 
 @dataclass(slots=True)
@@ -252,8 +254,16 @@ class Testnet:
         hosts = self.plan.hosts
         namespace = hosts.namespace(self.nodes.index(node)) if hosts is not None else None
         command = self._command(node, attacks, liars)
-        order = {"home": str(node.home.path), "attacks": attacks, "liars": liars}
-        self._order(name=node.name, **order, namespace=namespace, command=command)
+        written = str(self.plan.tensorboard.resolve()) if self.plan.tensorboard is not None else None
+        self._order(
+            name=node.name,
+            home=str(node.home.path),
+            attacks=attacks,
+            liars=liars,
+            namespace=namespace,
+            command=command,
+            tensorboard=written,
+        )
 
     def _command(self, node: NodeView, attacks: list[str], liars: list[str]) -> list[str] | None:
         """What runs a node elsewhere than in a process of this machine's own; None where nothing does."""

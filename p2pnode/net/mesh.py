@@ -17,7 +17,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,6 +45,9 @@ _UPGRADE = "p2pnode-link"
 _UPGRADE_HEADERS = f"Connection: Upgrade\r\nUpgrade: {_UPGRADE}\r\n"
 _UPGRADED = f"HTTP/1.1 101 Switching Protocols\r\n{_UPGRADE_HEADERS}\r\n".encode()
 _LANES = ("control", "bulk")
+
+TRAFFIC = tuple(f"{lane}_{direction}" for lane in _LANES for direction in ("sent", "received"))
+"""What goes over the links to a member, under its names."""
 
 _PAIR_DIGITS = 32
 """Hexadecimal digits that name a pair of lanes: a secret, where one of them has no other to show."""
@@ -216,8 +219,8 @@ class Mesh:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
-        self._retired_sent = 0
-        self._retired_received = 0
+        self._retired: Counter[tuple[PeerId, str]] = Counter()
+        """Bytes of links that were replaced, by member and what `traffic` calls them."""
 
     async def start(self) -> None:
         """Listen, and begin to open links.
@@ -257,11 +260,21 @@ class Mesh:
 
     @property
     def bytes_sent(self) -> int:
-        return self._retired_sent + sum(lane.bytes_sent for lane in self._lanes())
+        return self._bytes("sent")
 
     @property
     def bytes_received(self) -> int:
-        return self._retired_received + sum(lane.bytes_received for lane in self._lanes())
+        return self._bytes("received")
+
+    def traffic(self, peer: PeerId) -> dict[str, int]:
+        """Bytes to and from a member since the start, by lane and direction, as `control_sent`."""
+        link = self._links.get(peer)
+        now = _traffic(link) if link is not None else {}
+        return {name: self._retired[peer, name] + now.get(name, 0) for name in TRAFFIC}
+
+    def _bytes(self, direction: str) -> int:
+        ways = [self.traffic(peer) for peer in self._budgets]
+        return sum(count for way in ways for name, count in way.items() if name.endswith(direction))
 
     def send(self, peer: PeerId, message: WireMessage) -> None:
         """Send to one member, if it is connected; whoever is not hears it again when it is back."""
@@ -307,9 +320,6 @@ class Mesh:
         link = self._links.get(peer)
         if link is not None and link.up:
             link.control.send(data)
-
-    def _lanes(self) -> list[Lane]:
-        return [lane for link in self._links.values() for lane in link.lanes.values()]
 
     # Opening links to members of a higher index.
 
@@ -542,8 +552,7 @@ class Mesh:
         """This link is the one to its member from now on."""
         old = self._links.get(link.peer)
         if old is not None:
-            self._retired_sent += sum(lane.bytes_sent for lane in old.lanes.values())
-            self._retired_received += sum(lane.bytes_received for lane in old.lanes.values())
+            self._retired.update({(link.peer, name): count for name, count in _traffic(old).items()})
             old.lost(LinkError("replaced by a newer link"))
         self._links[link.peer] = link
         self._delegate.connected(link.peer)
@@ -562,6 +571,12 @@ class Mesh:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _traffic(link: Link) -> dict[str, int]:
+    lanes = link.lanes.items()
+    sent = {f"{name}_sent": lane.bytes_sent for name, lane in lanes}
+    return sent | {f"{name}_received": lane.bytes_received for name, lane in lanes}
 
 
 class _Door(asyncio.Protocol):

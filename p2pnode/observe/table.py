@@ -105,14 +105,15 @@ def status(told: dict[str, Any]) -> Table:
     faults = ", ".join(f"{row['peer']} {row['fault']} ({row['count']})" for row in told["faults"])
     rows = {
         "step": f"{told['step']} of {told['steps']}",
-        "phase": told["phase"],
-        "waits for": ", ".join(told["waits_for"]) or "nobody",
-        "late": ", ".join(map(_late, told["late"])) or "nobody",
+        "phase": f"{told['phase']} for {told['phase_seconds']:.1f} s, in slot {_slot(told)}",
+        "waits for": _waits(told["waiting"]),
+        "late": "\n".join(map(_late, told["late"])) or "nobody",
         "connected": ", ".join(told["connected"]) or "nobody",
         "accuracy": _number(told["accuracy"], ".4f"),
         "loss": _number(told["loss"], ".4f"),
         "faults seen": faults or "none",
         "banned": ", ".join(told["banned"]) or "nobody",
+        "proofs against": ", ".join(told["evidence"]) or "nobody",
         "sent, received": f"{_mib(told['bytes_sent'])} MiB, {_mib(told['bytes_received'])} MiB",
         "peak memory": f"{told['peak_rss_mib']:.0f} MiB",
     }
@@ -268,7 +269,33 @@ def _mib(value: int | None) -> str:
 
 
 def _late(told: dict[str, Any]) -> str:
-    return f"{told['peer']} ({told['seconds']:.1f} s, expected within {told['deadline']:.1f} s)"
+    due = f"awaited for {told['seconds']:.1f} s, expected within {told['deadline']:.1f} s"
+    return f"{told['peer']} owes slot {_slot(told)}: {due}; {_said(told['said'])}"
+
+
+def _waits(told: dict[str, Any] | None) -> str:
+    """How many values are here, and a line for each member whose value is not."""
+    if told is None:
+        return "nobody"
+    return "\n".join([f"{told['here']} values of {told['needed']} are here", *map(_missing, told["missing"])])
+
+
+def _missing(told: dict[str, Any]) -> str:
+    state = "".join([", late" if told["late"] else "", "" if told["connected"] else ", not connected"])
+    return f"{told['peer']}{state}: no {told['lacks']} yet; {_said(told['said'])}"
+
+
+def _said(told: dict[str, Any] | None) -> str:
+    """What a member said last."""
+    if told is None:
+        return "nothing heard"
+    about = f" of slot {_slot(told)}" if "step" in told else ""
+    return f"last heard: {told['what']}{about}, {told['seconds']:.1f} s ago"
+
+
+def _slot(told: dict[str, Any]) -> str:
+    """Step, exchange and sub-round."""
+    return f"{told['step']}.{told['exchange']}.{told['sub_round']}"
 
 
 def _few(names: list[str]) -> str:

@@ -131,6 +131,10 @@ class Vectors:
         headers = (wanted.header for wanted in self._wanted.values())
         return next((header for header in headers if (header.origin, header.slot) == (origin, slot)), None)
 
+    def announced(self, origin: PeerId, slot: Slot) -> bool:
+        """Whether this member announced a vector of its own for a slot in play, whether or not its bytes are here."""
+        return any(peer == origin and at == slot for (peer, _), at in self._announced.items())
+
     def wants(self, digest: Digest, peer: PeerId | None = None) -> bool:
         """Whether these bytes are still to come; from this peer, if one is given."""
         wanted = self._wanted.get(digest)

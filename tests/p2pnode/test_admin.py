@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import aiohttp
 import pytest
 from typer.testing import CliRunner
 
@@ -10,6 +11,7 @@ from p2pnode import cli
 from p2pnode.admin import AdminServer
 from p2pnode.errors import LinkError
 from p2pnode.home import Home
+from tests.p2pnode.observe.test_metrics import STATUS
 
 
 def asked(tmp_path, *arguments, unready=None):
@@ -36,6 +38,26 @@ def test_a_node_that_answers_lives_though_it_is_not_ready(tmp_path):
     assert asked(tmp_path, "--probe", "live", unready="alone") == (0, {"healthy": True})
     assert asked(tmp_path, "--probe", "ready", unready="alone") == (1, {"ready": False, "reason": "alone"})
     assert asked(tmp_path, "--probe", "ready") == (0, {"ready": True, "reason": None})
+
+
+def test_metrics_are_told_in_the_format_that_is_asked_for_while_the_node_goes_on():
+    async def work():
+        server = AdminServer("127.0.0.1:0", lambda: STATUS)
+        await server.start()
+        try:
+            address = f"http://{server.address}/metrics"
+            async with aiohttp.ClientSession() as session, session.get(address) as answer:
+                plain = answer.content_type, await answer.text()
+            accept = {"Accept": "application/openmetrics-text"}
+            async with aiohttp.ClientSession() as session, session.get(address, headers=accept) as answer:
+                return plain, (answer.content_type, await answer.text())
+        finally:
+            await server.stop()
+
+    (kind, text), (open_kind, open_text) = asyncio.run(work())
+    assert (kind, open_kind) == ("text/plain", "application/openmetrics-text")
+    assert "p2pnode_step 3.0" in text.splitlines()
+    assert open_text.endswith("# EOF\n")
 
 
 def test_an_address_in_use_is_said_with_the_remedy():

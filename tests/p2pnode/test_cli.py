@@ -151,6 +151,7 @@ def test_as_a_module_too(tmp_path):
         ["init"],
         ["run"],
         ["status"],
+        ["top"],
         ["verify-evidence"],
         ["simulate"],
         ["doctor"],
@@ -410,6 +411,24 @@ def test_run_refuses_what_is_no_home(call, tmp_path):
     assert f"process {os.getpid()} runs this node; stop it first" in err
 
 
+def test_what_is_shown_of_a_log_is_chosen_and_what_there_is_not_refused(call, tmp_path, monkeypatch):
+    seen = []
+
+    def run_node(*_, console, shown, **__):
+        seen.append((console, shown))
+        return 0
+
+    monkeypatch.setattr(process, "run_node", run_node)
+    call("run", tmp_path)
+    call("run", tmp_path, "--json", "--log-level", "error")
+    call("run", tmp_path, "--log-format", "json", "--log-level", "warning")
+    assert seen == [("people", "info"), ("json", "error"), ("json", "warning")]
+    for option, choices in (("level", "info, warning, error"), ("format", "text, json")):
+        code, _, err = call("run", tmp_path, f"--log-{option}", "loud")
+        assert code == 2
+        assert f"log-{option} = 'loud': no such {option}. Remedy: choose one of {choices}" in err
+
+
 @pytest.mark.parametrize("address", [None, "127.0.0.1:1", "nonsense", ""])
 def test_status_of_a_node_that_does_not_run_fails_with_the_remedy(call, tmp_path, address):
     if address is not None:
@@ -418,6 +437,16 @@ def test_status_of_a_node_that_does_not_run_fails_with_the_remedy(call, tmp_path
     assert (code, out) == (1, "")
     assert f"start it with `p2pnode run {tmp_path}`" in err
     assert "Traceback" not in err
+
+
+def test_top_tells_that_there_is_no_home_or_no_node(call, tmp_path):
+    code, _, err = call("top", tmp_path)
+    assert code == 2
+    assert f"{tmp_path}: neither a home nor a folder of homes. Remedy: " in err
+    (tmp_path / "node.toml").touch()
+    code, out, err = call("top", tmp_path, "--once", "--every", 0.1)
+    assert (code, out) == (1, "")
+    assert "no node answers; start one with `p2pnode run HOME`" in err
 
 
 # Simulations.

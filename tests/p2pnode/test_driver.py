@@ -1059,6 +1059,9 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         told = one.status()
         assert (told["step"], told["phase"], told["connected"]) == (0, "waiting", ["node1"])
         assert (told["accuracy"], told["finished"], told["faults"]) == (None, False, [])
+        assert (told["waiting"]["here"], told["waiting"]["needed"]) == (2, 3)
+        [missing] = told["waiting"]["missing"]
+        assert (missing["peer"], missing["connected"], missing["lacks"]) == ("node2", False, "announcement")
         assert json.loads(json.dumps(told)) == told
         assert one.unready() == "2 of 3 members that are waited for are here"
         results = await run_all(make(homes[2]))
@@ -1067,6 +1070,12 @@ def test_status_tells_whom_a_node_waits_for(tmp_path):
         assert one.status()["finished"] is True
         assert one.unready() is None
         assert one.status()["mixed"] == {"node0": 2, "node1": 2, "node2": 2}
+        links = one.status()["links"]
+        assert [link.pop("peer") for link in links] == ["node1", "node2"]
+        sent = sum(link["control_sent"] + link["bulk_sent"] for link in links)
+        received = sum(link["control_received"] + link["bulk_received"] for link in links)
+        assert (sent, received) == (one.status()["bytes_sent"], one.status()["bytes_received"])
+        assert all(count > 0 for link in links for count in link.values())
 
     uvloop.run(work())
 
@@ -1102,7 +1111,8 @@ def test_who_is_late_is_named_once_the_deadline_has_passed_and_until_its_vector_
         clock.now += FIRST_S
         assert late(one) == []
         clock.now += 0.25
-        assert one.status()["late"] == [{"peer": "node2", "seconds": FIRST_S + 0.25, "deadline": FIRST_S}]
+        owed = {"peer": "node2", "step": 0, "exchange": 0, "sub_round": 0, "said": None}
+        assert one.status()["late"] == [{**owed, "seconds": FIRST_S + 0.25, "deadline": FIRST_S}]
         await until(lambda: one._log.of("late"), "its report")
         results = await run_all(make(homes[2]))
         assert results[0].steps == 2

@@ -15,6 +15,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.identity import Identity, unasked
 from p2pnode.process import EXIT_FAILED, EXIT_GOOD, run_node
 from tests.loopback import found_network
+from tests.p2pnode.observe.test_tensorboard import events
 
 
 @pytest.fixture
@@ -41,6 +42,9 @@ def refuse(monkeypatch, name, number):
 def test_a_home_that_will_do_ends_well(home):
     assert run_node(home) == EXIT_GOOD
     assert last_words(home)["event"] == "node stops"
+    lines = [json.loads(line) for line in home.log.read_text().splitlines()]
+    assert all({"timestamp", "level", "node", "step", "phase"} <= set(line) for line in lines)
+    assert [(line["step"], line["phase"]) for line in lines if line["event"] == "node starts"] == [(0, "starting")]
 
 
 @pytest.fixture
@@ -115,6 +119,24 @@ def test_a_signal_that_comes_while_the_node_is_made_stops_it_in_good_order(tmp_p
     assert not home.result.exists(), "it was told to stop before it had begun"
     assert home.checkpoint.exists()
     assert not home.pid.exists()
+
+
+def test_what_is_learned_is_written_for_tensorboard_to_the_last_step(home, tmp_path):
+    assert run_node(home, tensorboard=tmp_path / "board" / "new") == EXIT_GOOD
+    [file] = (tmp_path / "board" / "new" / "node0").iterdir()
+    version, *points = events(file.read_bytes())
+    assert version.version == "brain.Event:2"
+    assert points[-1].step == 2
+    result = json.loads(home.result.read_text())
+    assert points[-1].scalars["test/accuracy"] == pytest.approx(result["accuracy"])
+
+
+def test_a_disk_that_is_full_ends_the_writing_for_tensorboard_and_not_the_node(home, tmp_path):
+    (tmp_path / "board").touch()
+    assert run_node(home, tensorboard=tmp_path / "board") == EXIT_GOOD
+    said = [json.loads(line) for line in home.log.read_text().splitlines()]
+    [told] = [line for line in said if line["event"] == "nothing more for TensorBoard"]
+    assert str(tmp_path / "board") in told["reason"]
 
 
 SHUTS_DOWN_FOR_EVER = """

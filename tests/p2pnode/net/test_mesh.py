@@ -1,6 +1,7 @@
 """Real meshes over loopback TLS, on both event loops: members reach each other, strangers reach nothing."""
 
 import asyncio
+import itertools
 import resource
 import socket
 import ssl
@@ -120,6 +121,10 @@ def test_messages_and_vectors_go_both_ways(tmp_path, run, vectors):
             assert a.heard[-1] == (c.me, Want(Slot(1), bytes(32)))
             assert b.mesh.bytes_sent > 2 * 4 * LENGTH
             assert b.mesh.bytes_received > 2 * 4 * LENGTH
+            for one, other in itertools.permutations(members, 2):
+                out, came = one.mesh.traffic(other.me), other.mesh.traffic(one.me)
+                assert 0 < out["control_sent"] == came["control_received"]
+                assert 4 * LENGTH < out["bulk_sent"] == came["bulk_received"]
 
     run(work())
 
@@ -215,6 +220,8 @@ def test_a_link_given_up_is_told_of_once_and_comes_back(tmp_path, run):
         a, b = members = [Member(genesis, home) for home in homes]
         async with running(*members):
             await linked(a, b)
+            a.mesh.broadcast(Hello(0))
+            before = a.mesh.traffic(b.me)
             reason = LinkError("enough")
             a.mesh.close(b.me, reason)
             a.mesh.close(b.me, reason)
@@ -223,6 +230,7 @@ def test_a_link_given_up_is_told_of_once_and_comes_back(tmp_path, run):
             await until(lambda: len(b.ups) == 2, "the link again")
             await linked(a, b)
             assert len(b.downs) == 1
+            assert 0 < before["control_sent"] <= a.mesh.traffic(b.me)["control_sent"], "the old link's bytes count on"
 
     run(work())
 

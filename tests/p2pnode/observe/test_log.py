@@ -22,6 +22,31 @@ def test_events_are_lines_of_json_and_more_are_appended(tmp_path):
     assert said[0]["timestamp"].endswith("Z")
 
 
+def test_each_line_says_where_the_node_is_unless_it_is_about_another_place(tmp_path):
+    here = {"step": 3, "phase": "waiting"}
+    log = open_log(tmp_path / "log.jsonl", "node0", where=lambda: here)
+    log.info("late", peer="node2", step=2)
+    here = {"step": 4, "phase": "mixing"}
+    log.info("connected", peer="node1")
+    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["phase"], line["peer"]) for line in said] == [
+        (2, "waiting", "node2"),
+        (4, "mixing", "node1"),
+    ]
+
+
+@pytest.mark.parametrize(("shown", "wanted"), [("info", 3), ("warning", 2), ("error", 1)])
+@pytest.mark.parametrize("console", ["people", "json"])
+def test_a_level_chooses_what_is_shown_and_the_file_has_all(tmp_path, capsys, console, shown, wanted):
+    log = open_log(tmp_path / "log.jsonl", "node0", console, shown)
+    log.info("heard it")
+    log.warning("heard it")
+    log.error("heard it")
+    out, err = capsys.readouterr()
+    assert (out if console == "json" else err).count("heard it") == wanted
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_what_a_full_disk_does_not_take_is_said_on_the_terminal_once(capsys):
     for console in ("none", "people", "json"):
         log = open_log(Path("/dev/full"), "node0", console)
