@@ -1,7 +1,8 @@
 """The endpoint for the node's owner, on localhost unless told otherwise.
 
-`/status` tells what the node does. `/healthz` answers as long as it lives, `/readyz` with 503 and a reason while it is
-not in step with enough of its peers: who restarts nodes looks at the first, who counts on them at the second.
+`/status` tells what the node does, `/history` what it saw, and `/` is a page for people that shows both. `/healthz`
+answers as long as it lives, `/readyz` with 503 and a reason while it is not in step with enough of its peers: who
+restarts nodes looks at the first, who counts on them at the second.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from p2pnode.errors import LinkError
+from p2pnode.observe.page import add_page, since_of
 from p2pnode.settings import split_address
 
 _SHUTDOWN_S = 0.5
@@ -23,12 +25,18 @@ class AdminServer:
         address: where to listen, host:port; port 0 lets the system choose.
         status: gives the status as JSON values.
         unready: why the node is not ready; None where it is.
+        history: gives what the node saw from a step on, as JSON values.
     """
 
     def __init__(
-        self, address: str, status: Callable[[], dict[str, Any]], unready: Callable[[], str | None] = lambda: None
+        self,
+        address: str,
+        status: Callable[[], dict[str, Any]],
+        unready: Callable[[], str | None] = lambda: None,
+        history: Callable[[int], dict[str, Any]] = lambda since: {},
     ) -> None:
         self.address = address
+        self._history = history
         self._status = status
         self._unready = unready
         self._runner: web.AppRunner | None = None
@@ -40,7 +48,9 @@ class AdminServer:
             LinkError: if the address cannot be listened on.
         """
         app = web.Application()
+        add_page(app)
         app.router.add_get("/status", self._tell_status)
+        app.router.add_get("/history", self._tell_history)
         app.router.add_get("/healthz", self._tell_health)
         app.router.add_get("/readyz", self._tell_readiness)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
@@ -58,6 +68,9 @@ class AdminServer:
 
     async def _tell_status(self, _: web.Request) -> web.Response:
         return web.json_response(self._status())
+
+    async def _tell_history(self, request: web.Request) -> web.Response:
+        return web.json_response(self._history(since_of(request)))
 
     async def _tell_health(self, _: web.Request) -> web.Response:
         return web.json_response({"healthy": True})
