@@ -156,6 +156,7 @@ def run_testnet(
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
+    page: Annotated[bool, typer.Option("--page", help="Show the net on a page, on loopback, while it runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -165,6 +166,8 @@ def run_testnet(
       p2pnode testnet
 
       p2pnode testnet --recipe dsgd --attack sign-flip
+
+      p2pnode testnet --page
 
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
 
@@ -185,7 +188,7 @@ def run_testnet(
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
     with _hosts(engine, nodes, link_mbit) as hosts:
         plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
-        summary = _watch_testnet(plan, quiet=as_json)
+        summary = _watch_testnet(plan, quiet=as_json, page=page)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -206,9 +209,10 @@ def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContext
     return nullcontext()
 
 
-def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
+def _watch_testnet(plan: "Plan", *, quiet: bool, page: bool) -> dict[str, Any]:
     import uvloop
 
+    from p2pnode.netpage import NetPage
     from p2pnode.testnet import Testnet
 
     async def watched() -> dict[str, Any]:
@@ -217,7 +221,12 @@ def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
             assert task is not None
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            return await Testnet(plan, _began, progress.show).run()
+            net = Testnet(plan, _began, progress.show)
+            if not page:
+                return await net.run()
+            async with NetPage(net.nodes) as served:
+                _say("[bold]page[/]", served.address)
+                return await net.run()
 
     try:
         return uvloop.run(watched())

@@ -2,7 +2,7 @@
 "use strict";
 
 const Draw = (() => {
-  const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255"];
+  const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito's
   const RECENT = 10; // steps that a peer's state is judged by
   const FAR = 3; // times the median: what lies farther has the last colour
   const TABLE_STEPS = 12;
@@ -72,6 +72,7 @@ const Draw = (() => {
   const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value.toPrecision(digits)).toString());
   const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`);
   const times = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(2)} ×`);
+  const lines = () => [...LINES, dark() ? "#f0e442" : "#882255"];
   const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 
   // A node's history, told in pieces.
@@ -231,7 +232,7 @@ const Draw = (() => {
     const traces = series.map(({ name, points, faint, dashed, marked }, i) => ({
       type: "scatter", name: plain(name), x: points.map((point) => point[0]), y: points.map((point) => point[1]),
       mode: marked ? "lines+markers" : "lines", opacity: faint ? 0.55 : 1,
-      line: { color: faint ? colour("--soft") : LINES[i % LINES.length], width: faint ? 1.2 : 2, dash: dashed ? "dot" : "solid" },
+      line: { color: faint ? colour("--soft") : lines()[i % lines().length], width: faint ? 1.2 : 2, dash: dashed ? "dot" : "solid" },
       marker: { size: 5 }, hovertext: points.map((point) => `${plain(name)}, step ${point[0]}: ${number(point[1], 4)}`), hoverinfo: "text",
     }));
     plot(into, traces, { xaxis: { title: { text: "step" } }, yaxis: { title: { text: what }, ...more }, showlegend: series.length > 1 });
@@ -262,7 +263,7 @@ const Draw = (() => {
       { ...shared, z: cells.map((row) => row.map((one) => gap[one.why] ?? null)), zmin: 0, zmax: 1, colorscale: grey, showscale: false },
       {
         ...shared, z: cells.map((row) => row.map((one) => (one.why ? null : value(one)))), zmin: 0, zmax: top,
-        colorscale: dark() ? "Cividis" : "YlOrRd", reversescale: !dark(),
+        colorscale: dark() ? "Viridis" : "YlOrRd", reversescale: !dark(),
         colorbar: { title: { text: bar, side: "right" }, thickness: 12, outlinewidth: 0, tickvals: ticks[0], ticktext: ticks[1] },
       },
     ], { xaxis: { title: { text: "step" }, showgrid: false, zeroline: false }, yaxis: { autorange: "reversed", showgrid: false, type: "category" } });
@@ -293,8 +294,8 @@ const Draw = (() => {
     const steps = stepsOf(from, span || 240);
     const names = Object.keys(steps.length ? steps[steps.length - 1].seconds : {});
     const most = names.map((name) => [mean(steps.map((step) => step.seconds[name] ?? 0)), name]).sort((one, other) => other[0] - one[0]);
-    const traces = most.filter(([share]) => share > 0).slice(0, LINES.length).map(([, name], i) => ({
-      type: "bar", name, x: steps.map((step) => step.step), y: steps.map((step) => 1000 * (step.seconds[name] ?? 0)), marker: { color: LINES[i], line: { width: 0 } },
+    const traces = most.filter(([share]) => share > 0).slice(0, lines().length).map(([, name], i) => ({
+      type: "bar", name, x: steps.map((step) => step.step), y: steps.map((step) => 1000 * (step.seconds[name] ?? 0)), marker: { color: lines()[i], line: { width: 0 } },
       hovertext: steps.map((step) => `step ${step.step}: ${name} ${number(1000 * (step.seconds[name] ?? 0))} ms`), hoverinfo: "text",
     }));
     plot(into, traces, { barmode: "stack", bargap: 0, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "ms" } } });

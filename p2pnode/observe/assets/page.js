@@ -6,7 +6,7 @@
   const PATIENCE_MS = 4000;
   const at = (id) => document.getElementById(id);
 
-  let nodes = []; // what is known of each: name, honest, answers, exit, status
+  let nodes = []; // what is known of each: name, honest, exit, status
   let histories = new Map();
   let net = false;
   let heard = null;
@@ -31,7 +31,7 @@
   async function poll() {
     const status = await ask("status");
     net = Array.isArray(status.nodes);
-    nodes = net ? status.nodes : [{ name: status.name, honest: null, answers: true, exit: null, status }];
+    nodes = net ? status.nodes : [{ name: status.name, honest: null, exit: null, status }];
     const seconds = net ? status.seconds : status.seconds ?? 0;
     if (seconds < ran) histories = new Map(); // it was started anew
     ran = seconds;
@@ -81,7 +81,7 @@
     if (!net) return;
     const rows = nodes.map((node) => {
       const name = Draw.element("span", node.honest ? node.name : `${node.name} (lies)`, "state", node.honest ? "good" : "lies");
-      const does = node.exit !== null ? `ended, exit code ${node.exit}` : node.answers ? node.status.phase : node.status.name ? "does not answer" : "starting";
+      const does = node.exit !== null ? `ended, exit code ${node.exit}` : node.status.phase ?? "starting";
       return [name, does, String(node.status.step ?? "–"), Draw.percent(node.status.accuracy, 1), Draw.number(node.status.loss), (node.status.waits_for ?? []).join(", ") || "nobody"];
     });
     Draw.table(at("nodes"), ["node", "does", "step", "accuracy", "loss", "waits for"], rows, [1, 5]);
@@ -103,7 +103,7 @@
 
   function drawPeers(status, exchange) {
     const known = Draw.peers(seen(), status, exchange);
-    const links = net ? nodes.filter((node) => node.answers && node.exit === null).flatMap((node) => (node.status.connected ?? []).filter((name) => name > node.name).map((name) => [node.name, name])) : [];
+    const links = net ? nodes.filter((node) => node.exit === null).flatMap((node) => (node.status.connected ?? []).filter((name) => name > node.name).map((name) => [node.name, name])) : [];
     Draw.graph(at("graph"), known, links, lies());
     Draw.peerTable(at("peers"), known, lies());
   }
