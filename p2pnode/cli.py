@@ -413,6 +413,29 @@ def _conduct(asked: "Experiment", store: "Store", engine: str, workers: int, *, 
         signal.signal(signal.SIGTERM, before)
 
 
+@app.command("report")
+def make_report(
+    folder: Annotated[Path, typer.Argument(help="What --out of a testnet or an experiment was.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the folder.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one HTML file of what a testnet or an experiment came to, with its plots; a browser needs nothing else.
+
+    Example:
+
+      p2pnode report runs/testnet
+    """
+    from p2pnode import report
+
+    written = report.write(folder, out)
+    if as_json:
+        print(json.dumps({"report": str(written)}))
+    else:
+        _out.print(str(written), soft_wrap=True, highlight=False)
+
+
 @app.command("list")
 def list_choices(
     what: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTS)}.", show_default=False)],

@@ -86,8 +86,7 @@ def _left(node: NodeView, since: int) -> dict[str, Any] | None:
     """What a node that ended left in its home."""
     try:
         told: dict[str, Any] = json.loads(node.home.history.read_text())
-    except (OSError, ValueError):
+        later = {what: [one for one in told[what] if one["step"] >= since] for what in ("steps", "measured")}
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    for what in ("steps", "measured"):
-        told[what] = [one for one in told[what] if one["step"] >= since]
-    return told
+    return {**told, **later}

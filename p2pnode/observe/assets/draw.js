@@ -269,6 +269,19 @@ const Draw = (() => {
     ], { xaxis: { title: { text: "step" }, showgrid: false, zeroline: false }, yaxis: { autorange: "reversed", showgrid: false, type: "category" } });
   }
 
+  // cells: down, column and mean of an experiment, in any order.
+  function grid(into, cells, across) {
+    const columns = [...new Set(cells.map((cell) => cell.column))];
+    const rows = [...new Set(cells.map((cell) => cell.down))];
+    const found = rows.map((down) => columns.map((column) => cells.find((cell) => cell.down === down && cell.column === column)?.mean?.[0] ?? null));
+    into.style.height = `${Math.min(1200, 110 + 30 * rows.length)}px`;
+    plot(into, [{
+      type: "heatmap", x: columns.map(plain), y: rows.map(plain), z: found, zmin: 0, zmax: 1, colorscale: "Viridis", xgap: 2, ygap: 2, hoverongaps: false,
+      text: found.map((row) => row.map((mean) => (mean === null ? "" : (100 * mean).toFixed(1)))), texttemplate: "%{text}", hoverinfo: "text",
+      colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".0%" },
+    }], { xaxis: { title: { text: plain(across) }, type: "category", showgrid: false }, yaxis: { type: "category", autorange: "reversed", showgrid: false } });
+  }
+
   function heatTable(into, from, exchange, kind) {
     const steps = stepsOf(from, TABLE_STEPS);
     const rows = from.about.members.map((name, i) => [
@@ -307,5 +320,5 @@ const Draw = (() => {
     table(into, ["ms", ...steps.map((step) => `step ${step.step}`)], names.map((name) => [name, ...steps.map((step) => number(1000 * (step.seconds[name] ?? 0)))]));
   }
 
-  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, heat, heatTable, notes, phases, phaseTable };
+  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, heat, grid, heatTable, notes, phases, phaseTable };
 })();
