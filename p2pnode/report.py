@@ -23,8 +23,11 @@ from p2pnode.observe.page import ASSETS, plotly_file
 NAME = "report.html"
 
 _SUMMARY = "summary.json"
-_ACROSS = "attacks"
+_ACROSS = "attack"
 """What an experiment's columns are, where it varies: the question is mostly which rule withstands which."""
+
+_TOLD = ("recipe", "rule", _ACROSS)
+"""What is told of each cell where it varies, though it may follow from the rest."""
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
@@ -92,17 +95,31 @@ def _experiment(file: Path) -> dict[str, Any]:
     flat = [_flat(record.trial) for record in records]
     names = sorted({name for trial in flat for name in trial})
     unlike = [name for name in names if len({trial.get(name, "–") for trial in flat}) > 1]
-    varied = [name for name in unlike if name != "seed"]
+    varied = _telling(flat, [name for name in unlike if name != "seed"])
     across = _ACROSS if _ACROSS in varied else (varied[-1] if varied else "")
     cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record, trial in zip(records, flat, strict=True):
-        down = ", ".join(f"{name} {trial.get(name, '–')}" for name in varied if name != across)
+        down = ", ".join(f"{name} {trial[name]}" for name in varied if name != across and name in trial)
         cells[down, trial.get(across, "")].append(record)
     return {
         "setting": {name: flat[0][name] for name in names if name not in unlike} if flat else {},
         "across": across,
-        "cells": [_cell(down, column, found) for (down, column), found in cells.items()],
+        "cells": [_cell(down, column, found) for (down, column), found in sorted(cells.items())],
     }
+
+
+def _telling(flat: Sequence[Mapping[str, str]], varied: list[str]) -> list[str]:
+    """Those of the settings that tell the cells apart, without what follows from them: who lies, if an attack is."""
+
+    def cells(names: Sequence[str]) -> int:
+        return len({tuple(trial.get(name) for name in names) for trial in flat})
+
+    telling = varied
+    for name in varied:
+        others = [other for other in telling if other != name]
+        if name not in _TOLD and cells(others) == cells(telling):
+            telling = others
+    return telling
 
 
 def _records(file: Path) -> list[Record]:

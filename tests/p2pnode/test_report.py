@@ -57,7 +57,14 @@ def a_testnet(folder):
 
 
 def record(rule, attack, seed, mean):
-    trial = {"rule": rule, "attacks": [attack], "seed": seed, "nodes": 6, "options": {"wire": "float32"}}
+    trial = {
+        "rule": rule,
+        "attack": attack,
+        "byzantine": int(attack != "none"),
+        "seed": seed,
+        "nodes": 6,
+        "options": {"wire": "float32"},
+    }
     outcome = {"accuracies": {}, "mean": mean, "worst": mean, "honest_diameter": None, "seconds": 1.0}
     outcome |= {"deliveries": 1, "violations": None, "curve": [[10, mean / 2, mean / 2], [20, mean, mean]]}
     told = {"key": f"{rule}{attack}{seed}", "trial": trial, "outcome": outcome if mean else None, "error": None}
@@ -67,7 +74,7 @@ def record(rule, attack, seed, mean):
 def an_experiment(folder):
     folder.mkdir()
     lines = [record("mean", "alie", 1, 0.2), record("mean", "alie", 2, 0.4), record(EVIL, "alie", 1, 0.9)]
-    lines += [record("mean", "ipm", 1, 0), record("mean", "alie", 2, 0.6), '{"key": "dam']
+    lines += [record("mean", "none", 1, 0), record("mean", "alie", 2, 0.6), '{"key": "dam']
     (folder / "results.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -92,12 +99,13 @@ def test_it_is_one_file_whose_scripts_alone_may_run(tmp_path, make):
 
 def test_of_an_experiment_each_cell_is_told_over_its_seeds_by_the_last_good_line(tmp_path):
     told = data_of(report.write(an_experiment(tmp_path / "run")).read_text())
-    assert told["across"] == "attacks"
+    assert told["across"] == "attack"
     assert told["setting"] == {"nodes": "6", "options.wire": "float32"}
+    assert not any("byzantine" in cell["down"] for cell in told["cells"])  # it follows from the attack
     cells = {(cell["down"], cell["column"]): cell for cell in told["cells"]}
     assert cells["rule mean", "alie"]["mean"] == pytest.approx([0.4, 0.2 * 2**0.5])
     assert cells[f"rule {EVIL}", "alie"]["mean"] == [0.9, None]
-    failed = cells["rule mean", "ipm"]
+    failed = cells["rule mean", "none"]
     assert (failed["seeds"], failed["failed"], failed["mean"]) == (0, 1, None)
 
 
@@ -127,12 +135,12 @@ def test_a_browser_shows_it_without_asking_anybody(tmp_path):
     files = [report.write(make(tmp_path / make.__name__)) for make in (a_testnet, an_experiment)]
 
     async def work(browser):
-        for file, expected in zip(files, (["node0", "90.0 %"], ["rule mean", "alie"]), strict=True):
+        for file, expected in zip(files, (["node0", "90.0 %"], [f"rule {EVIL}", "alie"]), strict=True):
             async with tab(browser, file.as_uri()) as page:
                 await page.until("document.readyState === 'complete'")
                 cells = "[...document.querySelector('#rows').rows[1].cells]"
                 assert await page.js(f"{cells}.slice(0, 2).map(one => one.innerText)") == expected
-                assert await page.js("document.querySelectorAll('#accuracy .main-svg').length") > 0
+                assert await page.js("document.querySelectorAll(':is(#accuracy, #courses) .main-svg').length") > 0
                 assert await page.js("document.querySelectorAll('img, [onerror]').length") == 0
                 assert await page.js("window.owned") is None
                 assert page.errors == []

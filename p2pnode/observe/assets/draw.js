@@ -227,15 +227,37 @@ const Draw = (() => {
     Plotly.react(into, traces, layout(more), { displayModeBar: false, responsive: true });
   }
 
+  // One plot for each column, a colour for each row: lists of [name of the column, series, as for curves].
+  function multiples(into, columns, what, more) {
+    const names = [...new Set(columns.flatMap(([, series]) => series.map((one) => one.name)))];
+    const key = element("p", undefined, "key");
+    names.forEach((name, i) => {
+      const part = element("span");
+      const sign = element("span", i < lines().length ? "━" : "┅");
+      sign.style.color = lines()[i % lines().length];
+      part.append(sign, ` ${name}`);
+      key.append(part);
+    });
+    into.replaceChildren(key, ...columns.map(([name]) => {
+      const part = element("div");
+      part.append(element("h3", name), element("div", undefined, "chart"));
+      return part;
+    }));
+    columns.forEach(([, series], at) => {
+      const placed = names.map((name) => series.find((one) => one.name === name) ?? { name, points: [] });
+      curves(into.querySelectorAll(".chart")[at], placed, what, more, false);
+    });
+  }
+
   // series: name, points [step, value], faint for what is only context, marked for few points.
-  function curves(into, series, what, more = {}) {
-    const traces = series.map(({ name, points, faint, dashed, marked }, i) => ({
+  function curves(into, series, what, more = {}, legend = series.length > 1) {
+    const traces = series.map(({ name, points, faint, marked }, i) => ({
       type: "scatter", name: plain(name), x: points.map((point) => point[0]), y: points.map((point) => point[1]),
       mode: marked ? "lines+markers" : "lines", opacity: faint ? 0.55 : 1,
-      line: { color: faint ? colour("--soft") : lines()[i % lines().length], width: faint ? 1.2 : 2, dash: dashed ? "dot" : "solid" },
+      line: { color: faint ? colour("--soft") : lines()[i % lines().length], width: faint ? 1.2 : 2, dash: i < lines().length ? "solid" : "dot" },
       marker: { size: 5 }, hovertext: points.map((point) => `${plain(name)}, step ${point[0]}: ${number(point[1], 4)}`), hoverinfo: "text",
     }));
-    plot(into, traces, { xaxis: { title: { text: "step" } }, yaxis: { title: { text: what }, ...more }, showlegend: series.length > 1 });
+    plot(into, traces, { xaxis: { title: { text: "step" }, rangemode: "tozero" }, yaxis: { title: { text: what }, ...more }, showlegend: legend });
   }
 
   const KINDS = {
@@ -320,5 +342,5 @@ const Draw = (() => {
     table(into, ["ms", ...steps.map((step) => `step ${step.step}`)], names.map((name) => [name, ...steps.map((step) => number(1000 * (step.seconds[name] ?? 0)))]));
   }
 
-  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, heat, grid, heatTable, notes, phases, phaseTable };
+  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, multiples, heat, grid, heatTable, notes, phases, phaseTable };
 })();

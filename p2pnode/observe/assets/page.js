@@ -27,7 +27,7 @@
     Draw.merge(known, await ask(`history?since=${known.next}${whose}`));
   }
 
-  // The chosen node every time, and in a testnet one of the others, whose curves are drawn beside its own.
+  // The chosen node every time, and in a testnet one of the others in turn, whose curves are drawn beside its own.
   async function poll() {
     const status = await ask("status");
     net = Array.isArray(status.nodes);
@@ -38,7 +38,9 @@
     chooseObserver();
     const others = nodes.map((node) => node.name).filter((name) => name !== at("observer").value);
     await askHistory(at("observer").value).catch((error) => { if (!net) throw error; });
-    if (net && others.length) await askHistory(others[turn++ % others.length]).catch(() => {});
+    if (!net || !others.length) return;
+    const unknown = others.filter((name) => !histories.get(name)?.about);
+    await Promise.allSettled([...unknown, others[turn++ % others.length]].map(askHistory));
   }
 
   function options(select, wanted) {
@@ -113,6 +115,7 @@
     const node = observer();
     const status = node?.status;
     if (!status?.name) return;
+    at("main").hidden = false;
     drawNow(status);
     const from = seen();
     if (!from?.about) return;

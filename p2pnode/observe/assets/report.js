@@ -78,9 +78,11 @@
       cell.down || "–", cell.column || "–", String(cell.seeds), String(cell.failed), spread(cell.mean), spread(cell.worst),
     ]), [1]);
     Draw.grid(at("map"), data.cells, data.across);
-    Draw.curves(at("accuracy"), data.cells.filter((cell) => cell.curves.length).map((cell) => ({
-      name: [cell.down, cell.column].filter(Boolean).join(", "), points: course(cell.curves),
-    })), "accuracy", { range: [0, 1.02] });
+    const learned = data.cells.filter((cell) => cell.curves.some((curve) => curve.length));
+    Draw.multiples(at("courses"), [...new Set(learned.map((cell) => cell.column))].map((column) => [
+      [data.across, column].filter(Boolean).join(" "),
+      learned.filter((cell) => cell.column === column).map((cell) => ({ name: cell.down || "all", points: course(cell.curves) })),
+    ]), "accuracy", { range: [0, 1.02] });
   }
 
   // Mean accuracy over the seeds, at the steps that all of them have.
