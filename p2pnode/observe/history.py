@@ -27,7 +27,7 @@ from protocols.effects import Gathered
 from protocols.header import PeerId, Slot
 
 SAMPLED_MAX = 2048
-"""Coordinates looked at. Seven vectors of 431,080 then cost 0.6 ms, most of it waiting for memory."""
+"""Coordinates looked at. Seven vectors of 431,080 then cost 0.8 ms, most of it waiting for memory."""
 
 RECENT_MAX = 512
 """Steps kept whole, and older ones kept at most; of measurements as many."""
