@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -100,15 +101,15 @@ class View:
     late: set[PeerId]
 
     def told(self) -> dict[str, Any]:
-        mixed = ~np.isnan(self.distance)
-        absent = set(np.flatnonzero(~mixed).tolist()) - self.late
+        distances, shares = self.distance.tolist(), self.left_out.tolist()
+        mixed = [peer for peer, distance in enumerate(distances) if not math.isnan(distance)]
         return {
-            "distance": [_short(number) for number in self.distance.tolist()],
-            "scale": _short(float(np.median(self.distance[mixed]))),
-            "left_out": [_short(number) for number in self.left_out.tolist()],
-            "usual": _short(float(np.mean(self.left_out[mixed]))),
+            "distance": [_short(number) for number in distances],
+            "scale": _short(median(distances[peer] for peer in mixed)),
+            "left_out": [_short(number) for number in shares],
+            "usual": _short(fmean(shares[peer] for peer in mixed)),
             "late": sorted(self.late),
-            "absent": sorted(absent),
+            "absent": sorted(set(range(len(distances))) - set(mixed) - self.late),
         }
 
 
