@@ -72,7 +72,7 @@ class Accusations:
         return [{"peer": self._name(peer), "fault": fault.value, "count": count} for (peer, fault), count in ordered]
 
     def evidence(self) -> list[dict[str, Any]]:
-        """The proofs that are held, as `/history` tells them: what was signed twice, and how to check it."""
+        """The proofs that are held, for `/history`: what was signed twice, and how to check it; in any thread."""
         return [
             {
                 "accused": self._name(peer),
@@ -82,7 +82,7 @@ class Accusations:
                 "digests": [signed.header.digest.hex() for signed in (proof.first, proof.second)],
                 "check": shlex.join(self._checking(self._proof_file(peer))),
             }
-            for peer, proof in sorted(self.proofs.items())
+            for peer, proof in sorted(self.proofs.copy().items())
         ]
 
     def keeping_conduct(self) -> Job:

@@ -321,7 +321,7 @@ class Driver:
         return f"{self.node.behind} steps behind" if self.node.behind > 1 else None
 
     def history(self, since: int = 0) -> dict[str, Any]:
-        """What the node saw in its steps from `since` on, and whom it convicted, as `/history` tells it."""
+        """What the node saw from step `since` on, and whom it convicted, as `/history` tells it; in any thread."""
         return {**self._history.told(since), "evidence": self._accusations.evidence()}
 
     def _timings(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ ALLOWED = {
     ),
     "asyncio": (
         "p2pnode/net/",
+        "p2pnode/admin.py",
         "p2pnode/driver.py",
         "p2pnode/process.py",
         "p2pnode/testnet.py",

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 
+import aiohttp
 import pytest
 from typer.testing import CliRunner
 
@@ -10,6 +12,7 @@ from p2pnode import cli
 from p2pnode.admin import AdminServer
 from p2pnode.errors import LinkError
 from p2pnode.home import Home
+from tests.loopback import PATIENCE_S
 
 
 def asked(tmp_path, *arguments, unready=None):
@@ -36,6 +39,30 @@ def test_a_node_that_answers_lives_though_it_is_not_ready(tmp_path):
     assert asked(tmp_path, "--probe", "live", unready="alone") == (0, {"healthy": True})
     assert asked(tmp_path, "--probe", "ready", unready="alone") == (1, {"ready": False, "reason": "alone"})
     assert asked(tmp_path, "--probe", "ready") == (0, {"ready": True, "reason": None})
+
+
+def test_what_a_node_saw_is_told_in_a_thread_of_its_own():
+    """It may take long, and the loop has the peers to hear."""
+
+    async def work():
+        asking, told = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def history(since):
+            loop.call_soon_threadsafe(asking.set)
+            assert told.wait(PATIENCE_S)
+            return {"since": since}
+
+        server = AdminServer("127.0.0.1:0", dict, history=history)
+        await server.start()
+        async with aiohttp.ClientSession() as session:
+            answer = asyncio.create_task(session.get(f"http://{server.address}/history?since=4"))
+            await asking.wait()  # the loop goes on meanwhile
+            told.set()
+            assert await (await answer).json() == {"since": 4}
+        await server.stop()
+
+    asyncio.run(work())
 
 
 def test_an_address_in_use_is_said_with_the_remedy():
