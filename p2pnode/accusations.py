@@ -5,6 +5,7 @@ Faults are counted while the node runs; a proof of equivocation is kept for ever
 written is returned as a job.
 """
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -70,6 +71,20 @@ class Accusations:
         ordered = sorted(self.faults.items(), key=lambda item: (item[0][0], item[0][1].value))
         return [{"peer": self._name(peer), "fault": fault.value, "count": count} for (peer, fault), count in ordered]
 
+    def evidence(self) -> list[dict[str, Any]]:
+        """The proofs that are held, for `/history`: what was signed twice, and how to check it; in any thread."""
+        return [
+            {
+                "accused": self._name(peer),
+                "step": proof.first.header.slot.step,
+                "exchange": proof.first.header.slot.exchange,
+                "sub_round": proof.first.header.slot.sub_round,
+                "digests": [signed.header.digest.hex() for signed in (proof.first, proof.second)],
+                "check": shlex.join(self._checking(self._proof_file(peer))),
+            }
+            for peer, proof in sorted(self.proofs.copy().items())
+        ]
+
     def keeping_conduct(self) -> Job:
         """What makes durable what is held against peers now. Done when somebody is banned, else now and then and at the
         end: a crash that loses the rest loses less than what a ban takes."""
@@ -88,6 +103,9 @@ class Accusations:
         path = self._proof_file(peer)
         make_folder(path.parent)
         replace_file(path, lambda fd: write_all(fd, encode_evidence(proof)))
+
+    def _checking(self, file: Path) -> list[str]:
+        return ["p2pnode", "verify-evidence", str(file), "--genesis", str(self._home.genesis)]
 
     def _proof_file(self, peer: PeerId) -> Path:
         return self._home.evidence / f"{self._name(peer)}.{Fault.EQUIVOCATED.value}.evidence"

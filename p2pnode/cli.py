@@ -188,6 +188,7 @@ def run_testnet(
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     tensorboard: Written = None,
+    page: Annotated[bool, typer.Option("--page", help="Show the net on a page, on loopback, while it runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -197,6 +198,8 @@ def run_testnet(
       p2pnode testnet
 
       p2pnode testnet --recipe dsgd --attack sign-flip
+
+      p2pnode testnet --page
 
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
 
@@ -240,7 +243,7 @@ def run_testnet(
             start=None if proposal is None else proposal.start,
             tensorboard=tensorboard,
         )
-        summary = _watch_testnet(plan, quiet=as_json)
+        summary = _watch_testnet(plan, quiet=as_json, page=page)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -275,9 +278,10 @@ def _containers(engine: str, image: str | None) -> "AbstractContextManager[Conta
     return nullcontext()
 
 
-def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
+def _watch_testnet(plan: "Plan", *, quiet: bool, page: bool) -> dict[str, Any]:
     import uvloop
 
+    from p2pnode.netpage import NetPage
     from p2pnode.testnet import Testnet
 
     async def watched() -> dict[str, Any]:
@@ -286,7 +290,12 @@ def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
             assert task is not None
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            return await Testnet(plan, _began, progress.show).run()
+            net = Testnet(plan, _began, progress.show)
+            if not page:
+                return await net.run()
+            async with NetPage(net.nodes) as served:
+                _say("[bold]page[/]", served.address)
+                return await net.run()
 
     try:
         return uvloop.run(watched())
@@ -471,6 +480,29 @@ def _conduct(asked: "Experiment", store: "Store", engine: str, workers: int, *, 
         raise typer.Exit(EXIT_FAILED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@app.command("report")
+def make_report(
+    folder: Annotated[Path, typer.Argument(help="What --out of a testnet or an experiment was.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in the folder.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one HTML file of what a testnet or an experiment came to, with its plots; a browser needs nothing else.
+
+    Example:
+
+      p2pnode report runs/testnet
+    """
+    from p2pnode import report
+
+    written = report.write(folder, out)
+    if as_json:
+        print(json.dumps({"report": str(written)}))
+    else:
+        _out.print(str(written), soft_wrap=True, highlight=False)
 
 
 @app.command("list")

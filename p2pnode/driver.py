@@ -64,6 +64,7 @@ from p2pnode.node import (
     Trained,
     Unusable,
 )
+from p2pnode.observe.history import History
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
 from p2pnode.standing import Standing
@@ -79,10 +80,11 @@ Outcome = TypeVar("Outcome")
 
 _TELL_EVERY_S = 5.0
 
-PHASES = ("gradient", "mix", "hash", "evaluation", "journal", "signatures", "talk")
+PHASES = ("gradient", "mix", "hash", "evaluation", "observe", "journal", "signatures", "talk")
 """What a node does, the worker's own first: what the loop does meanwhile holds nobody up. `hash` is of one's own
-vectors, and rounds them first, `journal` of all that is made durable, `talk` what is handled and sent but for
-`signatures`. Beside these it waits for its peers (`wire`), or for nothing but the machine (`idle`)."""
+vectors, and rounds them first, `observe` of what the owner may look at (`p2pnode.observe.history`), `journal` of all
+that is made durable, `talk` what is handled and sent but for `signatures`. Beside these it waits for its peers
+(`wire`), or for nothing but the machine (`idle`)."""
 
 _AHEAD_MIN = 32
 """Signatures of certificates in one turn from which on threads check them: some 2 ms of the loop's thread. To wake the
@@ -249,7 +251,9 @@ class Driver:
         self._announcer = self._announcer_of(whereabouts) if self.config.discovery == "mdns" else None
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity, whereabouts)
         self._courier = Courier(self.vectors, self._mesh.unfinished)
-        self._admin = AdminServer(self.config.admin, self.status, self.unready)
+        self._names = [member.name for member in self.genesis.members]
+        self._history = History(self._names, self.me, self.recipe, self.genesis.f, length)
+        self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")
@@ -270,7 +274,6 @@ class Driver:
         self._kept: Counter[PeerId] = Counter()
         self._finished_peers: set[PeerId] = set()
         self._lookout = Lookout(self.node, self.vectors)
-        self._names = [member.name for member in self.genesis.members]
         self._standing = Standing(self.node, self._lookout, self.vectors, self._names)
         self._vectors_of: Counter[PeerId] = Counter()
         self._result: Result | None = None
@@ -365,6 +368,10 @@ class Driver:
         return [
             {"peer": self._name(peer), **self._mesh.traffic(peer), "vectors": self._vectors_of[peer]} for peer in others
         ]
+
+    def history(self, since: int = 0) -> dict[str, Any]:
+        """What the node saw from step `since` on, and whom it convicted, as `/history` tells it; in any thread."""
+        return {**self._history.told(since), "evidence": self._accusations.evidence()}
 
     def _timings(self, now: float) -> dict[str, Any]:
         """How long the node has run, and on what."""
@@ -596,6 +603,8 @@ class Driver:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
         with self._phases.during("mix"):
             mixed, kept = self._local.mix(gathered.slot.step, gathered.slot.exchange, rows, own[0] if own else None)
+        with self._phases.during("observe"):
+            self._history.mixed(gathered, rows, mixed, kept, self._trainer.batch_loss)
         self._kept.update(gathered.values[row][0] for row in kept)
         return self._proposal(into, mixed)
 
@@ -628,6 +637,7 @@ class Driver:
         self._steps_taken += 1
         self._last_step_at = time.time()
         self._first_step_at = self._first_step_at or self._last_step_at
+        self._history.stepped(step, self._phases.seconds(), self.node.here)
         self._agreed = step + 1, vector
         self._work(lambda: self._adopted(step + 1, vector))
 
@@ -636,6 +646,7 @@ class Driver:
         if self.config.evaluate_every and steps % self.config.evaluate_every == 0 and steps < self.node.steps:
             with self._phases.during("evaluation"):
                 self._evaluation = self._trainer.evaluate(self.config.evaluate_samples, abort=self._stop.is_set)
+            self._history.measured(steps, self._evaluation.loss, self._evaluation.accuracy)
             self._log.info("evaluated", step=steps, accuracy=self._evaluation.accuracy, loss=self._evaluation.loss)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self._save_checkpoint()
@@ -655,6 +666,7 @@ class Driver:
             self._evaluation = self._trainer.evaluate(abort=self._stop.is_set)
         if self._stop.is_set():  # it may be of a part, and will be made when the node runs again
             return None
+        self._history.measured(self.node.steps, self._evaluation.loss, self._evaluation.accuracy)
         self._save_checkpoint()
         result = Result(
             self.config.name,
@@ -809,6 +821,8 @@ class Driver:
         await self._admin.stop()
         with suppress(OSError):  # the address of nobody harms nobody
             self.home.admin.unlink()
+        with suppress(OSError):  # for `p2pnode report`, and not worth a failure
+            self.home.history.write_text(json.dumps(self.history()))
         self._worker.shutdown(cancel_futures=True)
         self._clerk.shutdown(cancel_futures=True)
         self._checkers.shutdown(cancel_futures=True)

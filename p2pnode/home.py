@@ -86,6 +86,11 @@ class Home:
         return self.path / "admin"
 
     @property
+    def history(self) -> Path:
+        """What the node saw in its steps, JSON; written when it stops in good order."""
+        return self.path / "history.json"
+
+    @property
     def result(self) -> Path:
         """The outcome of a finished run, JSON."""
         return self.path / "result.json"

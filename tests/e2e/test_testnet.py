@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,6 +139,37 @@ def test_the_default_attack_is_survived_and_proven(tmp_path):
         assert node["bytes_sent"] > 50 * 6 * 4 * 1000
         assert node["bytes_received"] > 50 * 5 * 4 * 1000
     _each_proof_convinces_anyone(summary["evidence"], out)
+    for i in range(6):
+        _what_was_seen_is_kept(json.loads((out / f"node{i}" / "history.json").read_text()), f"node{i}")
+
+
+def _what_was_seen_is_kept(told, name):
+    assert told["name"] == name
+    steps = [step["step"] for step in told["steps"]]
+    assert steps == list(range(50))
+    assert told["measured"][-1]["step"] == 50
+    assert [proof["accused"] for proof in told["evidence"]] == ["node6"]
+    views = [step["exchanges"][0] for step in told["steps"]]
+    assert all(view["distance"][told["members"].index(name)] is not None for view in views)
+    assert all(6 - view["distance"][:6].count(None) >= 5 for view in views)
+
+
+def test_the_page_of_a_testnet_tells_of_all_its_nodes_while_it_runs(tmp_path):
+    out = tmp_path / "net"
+    with running_testnet(out, "--nodes", 2, "--byzantine", 0, "--steps", 100_000, "--page") as process:
+        word, address = process.stderr.readline().split()
+        assert word == "page"
+        assert address.startswith("http://127.0.0.1:")
+
+        def asked(path):
+            with urllib.request.urlopen(address + path, timeout=PATIENCE_S) as answer:
+                return answer.read().decode()
+
+        assert "<title>p2pnode</title>" in asked("")
+        until(lambda: all(node["status"].get("step", 0) > 2 for node in json.loads(asked("status"))["nodes"]), "steps")
+        told = json.loads(asked("history?node=node1&since=1"))
+        assert told["name"] == "node1"
+        assert told["steps"][0]["step"] == 1
 
 
 def _each_proof_convinces_anyone(evidence, out):

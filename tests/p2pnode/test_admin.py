@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import aiohttp
 import pytest
@@ -11,6 +12,7 @@ from p2pnode import cli
 from p2pnode.admin import AdminServer
 from p2pnode.errors import LinkError
 from p2pnode.home import Home
+from tests.loopback import PATIENCE_S
 from tests.p2pnode.observe.test_metrics import STATUS
 
 
@@ -58,6 +60,30 @@ def test_metrics_are_told_in_the_format_that_is_asked_for_while_the_node_goes_on
     assert (kind, open_kind) == ("text/plain", "application/openmetrics-text")
     assert "p2pnode_step 3.0" in text.splitlines()
     assert open_text.endswith("# EOF\n")
+
+
+def test_what_a_node_saw_is_told_in_a_thread_of_its_own():
+    """It may take long, and the loop has the peers to hear."""
+
+    async def work():
+        asking, told = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def history(since):
+            loop.call_soon_threadsafe(asking.set)
+            assert told.wait(PATIENCE_S)
+            return {"since": since}
+
+        server = AdminServer("127.0.0.1:0", dict, history=history)
+        await server.start()
+        async with aiohttp.ClientSession() as session:
+            answer = asyncio.create_task(session.get(f"http://{server.address}/history?since=4"))
+            await asking.wait()  # the loop goes on meanwhile
+            told.set()
+            assert await (await answer).json() == {"since": 4}
+        await server.stop()
+
+    asyncio.run(work())
 
 
 def test_an_address_in_use_is_said_with_the_remedy():

@@ -109,7 +109,7 @@ def test_a_wrong_testnet_is_refused_with_reason_and_remedy_before_a_socket_opens
 
 def test_more_liars_than_the_recipe_tolerates_are_allowed_and_said(call, no_sockets, monkeypatch):
     """Attacks on the baseline are what one wants to see."""
-    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, quiet: {"f": plan.values["f"], "n": plan.nodes})
+    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, quiet, page: {"f": plan.values["f"], "n": plan.nodes})
     code, out, err = call("testnet", "--recipe", "dsgd", "--attack", "sign-flip", "--json")
     assert (code, json.loads(out)) == (0, {"f": 0, "n": 7})
     assert "note" in err

@@ -1302,6 +1302,39 @@ def test_a_result_tells_where_the_time_went(tmp_path):
     uvloop.run(work())
 
 
+def test_a_node_tells_what_it_saw_while_it_runs_and_leaves_it_in_its_home(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=6, evaluate_every=2)
+    norms = {}
+
+    def overhear(driver):
+        mix = driver._local.mix
+
+        def mixing(step, exchange, rows, own):
+            mixed, kept = mix(step, exchange, rows, own)
+            norms[driver.me, step] = [float(np.linalg.norm(row - mixed)) for row in rows]
+            return mixed, kept
+
+        driver._local.mix = mixing
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        for driver in drivers:
+            overhear(driver)
+        await run_all(*drivers)
+        return [driver.history() for driver in drivers]
+
+    for me, (home, told) in enumerate(zip(homes, uvloop.run(work()), strict=True)):
+        assert told == json.loads(home.history.read_text())
+        assert [step["step"] for step in told["steps"]] == list(range(6))
+        assert [one["step"] for one in told["measured"]] == [2, 4, 6]
+        assert told["evidence"] == []
+        for step in told["steps"]:
+            assert step["exchanges"][0]["distance"] == pytest.approx(norms[me, step["step"]], rel=0.15)
+            assert step["loss"] > 0
+            assert set(step["seconds"]) <= {*driver_module.PHASES, "idle", "wire"}
+            assert step["seconds"]["observe"] > 0
+
+
 # A home that is wrong.
 
 

@@ -62,6 +62,21 @@ def same_state(trainer, state):
 # The formula
 
 
+def test_the_loss_is_that_of_the_last_batch_at_the_model_it_was_taken_at(digits):
+    trainer = a_trainer(digits)
+    assert trainer.batch_loss is None
+    start = trainer.vector
+    trainer.adopt(trainer.step(0))
+    features, labels = trainer.minibatch(0)
+    module = digits.model(3)
+    assert trainer.batch_loss == pytest.approx(functional.cross_entropy(module(features), labels).item(), rel=1e-5)
+    before = trainer.batch_loss
+    trainer.foresee(1, start)
+    features, labels = trainer.minibatch(1)
+    assert trainer.batch_loss == pytest.approx(functional.cross_entropy(module(features), labels).item(), rel=1e-5)
+    assert trainer.batch_loss != before
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.9, 0.99])
 def test_steps_follow_the_formula_written_by_hand(digits, beta):
     trainer = a_trainer(digits, node=2, momentum=beta, lr_decay_every=3)
