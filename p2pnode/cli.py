@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
     from p2pnode.hosts import Hosts
+    from p2pnode.perturbation import Perturbations
     from p2pnode.simulation.sweep import Sweep
     from p2pnode.testnet import Plan
 
@@ -156,6 +157,13 @@ def run_testnet(
         float | None, typer.Option(min=0.1, help="Megabits a second of each host's link; needs --engine netns.")
     ] = None,
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
+    perturb: Annotated[
+        str | None,
+        typer.Option(help="Hurt the nodes on the way as this file says, or at random.", show_default=False),
+    ] = None,
+    perturb_seed: Annotated[
+        int | None, typer.Option(help="What --perturb random draws by; default: --seed.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -169,6 +177,8 @@ def run_testnet(
       p2pnode testnet --task mnist --data-dir data/mnist --recipe monna --alpha 1
 
       sudo p2pnode testnet --engine netns --link-mbit 100
+
+      p2pnode testnet --perturb random
     """
     from p2pnode.testnet import Plan
 
@@ -183,14 +193,37 @@ def run_testnet(
     )
     if byzantine > tolerated:
         _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
+    plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall)
+    perturbations = _perturbations(plan, perturb, perturb_seed, links=engine == "netns")
     with _hosts(engine, nodes, link_mbit) as hosts:
-        plan = Plan(out, values, nodes, byzantine, attacks, _data_dir(task, data_dir), stall, hosts=hosts)
-        summary = _watch_testnet(plan, quiet=as_json)
+        summary = _watch_testnet(replace(plan, hosts=hosts), perturbations, quiet=as_json)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
         _out.print(table.summary(summary))
+        if perturbations is not None:
+            _out.print(table.perturbations(summary))
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
+    for sentence in summary.get("failures", ()):
+        _say("[bold red]broken[/]", sentence)
+    if summary.get("failures"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _perturbations(plan: "Plan", perturb: str | None, seed: int | None, *, links: bool) -> "Perturbations | None":
+    """What is done to the nodes of a plan; all of it can be."""
+    from p2pnode.perturbation import RANDOM, Perturbations, draw
+    from p2pnode.perturbed import subject
+
+    if seed is not None and perturb != RANDOM:
+        raise ConfigError(f"perturb-seed = {seed}: nothing is drawn. Remedy: add --perturb random, or leave it out")
+    if perturb is None:
+        return None
+    if perturb != RANDOM:
+        return Perturbations.load(Path(perturb)).checked(subject(plan, links=links), perturb)
+    drawn = draw(seed if seed is not None else plan.values["seed"], subject(plan, links=links))
+    _say("[yellow]drawn[/]", f"as in {plan.out}/perturb.toml:\n{drawn.toml()}")
+    return drawn
 
 
 def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContextManager[Hosts | None]":
@@ -206,10 +239,14 @@ def _hosts(engine: str, nodes: int, link_mbit: float | None) -> "AbstractContext
     return nullcontext()
 
 
-def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
+def _watch_testnet(plan: "Plan", perturbations: "Perturbations | None", *, quiet: bool) -> dict[str, Any]:
     import uvloop
 
+    from p2pnode.perturbed import Perturbed
     from p2pnode.testnet import Testnet
+
+    def say(line: str) -> None:
+        _say("[yellow]perturbed[/]", line)
 
     async def watched() -> dict[str, Any]:
         with table.Progress(_people, plan, quiet=quiet) as progress:
@@ -217,7 +254,9 @@ def _watch_testnet(plan: "Plan", *, quiet: bool) -> dict[str, Any]:
             assert task is not None
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            return await Testnet(plan, _began, progress.show).run()
+            if perturbations is None:
+                return await Testnet(plan, _began, progress.show).run()
+            return await Perturbed(plan, _began, progress.show, perturbations, say).run()
 
     try:
         return uvloop.run(watched())
