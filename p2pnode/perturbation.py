@@ -147,7 +147,7 @@ def draw(seed: int, net: Subject) -> Perturbations:
     chance = random.Random(f"perturb {seed}")
     count = min(chance.randint(*DRAWN), max(1, net.steps - 1))
     moments = sorted(chance.sample(range(1, max(2, count + 1, int(_UNDISTURBED * net.steps))), count))
-    room = net.f - len(net.liars)
+    room = min(net.f - len(net.liars), len(net.honest) - 1)
     drawn: list[Perturbation] = []
     for moment in moments:
         kinds = [*KINDS, *(OF_LINKS if net.links and len(net.names) > 1 else ()), *(("liar",) if room > 0 else ())]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2pnode import perturbed
+from p2pnode import perturbed, testnet
 from p2pnode.perturbation import Perturbation, Perturbations, Recovered, Split
 from p2pnode.perturbed import Disturbed, Perturbed, spoken, subject
-from p2pnode.testnet import Plan, TestnetFailed
+from p2pnode.testnet import Plan
 
 TRAINING = {"task": "digits", "steps": 50, "local_batch": 4, "momentum": 0.9, "lr": 0.1}
 
@@ -221,7 +221,7 @@ def test_who_is_swapped_ends_in_good_order_and_is_started_as_a_liar_and_no_longe
 
 def test_a_node_that_does_not_run_is_sent_no_signal(tmp_path):
     async def work():
-        with pytest.raises(TestnetFailed, match="node0 does not run"):
+        with pytest.raises(testnet.TestnetFailed, match="node0 does not run"):
             await a_testnet(tmp_path)._do(of("pause", "node0"))
 
     asyncio.run(work())
@@ -237,11 +237,11 @@ def test_a_standstill_that_is_wanted_is_no_stall_and_a_failure_ends_the_run(tmp_
         net._acting = False
         net._check()
         await asyncio.sleep(0.01)
-        with pytest.raises(TestnetFailed, match="no step in 0 s"):
+        with pytest.raises(testnet.TestnetFailed, match="no step in 0 s"):
             net._check()
         net._disturbing = asyncio.create_task(net._wait(lambda: False, "what never is"))
         await asyncio.wait([net._disturbing])
-        with pytest.raises(TestnetFailed, match="not within 0 s: what never is"):
+        with pytest.raises(testnet.TestnetFailed, match="not within 0 s: what never is"):
             net._check()
 
     asyncio.run(work())
