@@ -87,15 +87,15 @@ def test_recovery_is_a_new_step_of_every_healthy_node(tmp_path):
             speak(node, 4)
         waiting = asyncio.create_task(net._until_stepped(5.0))
         await asyncio.sleep(0)
-        speak(net.nodes[0], 5)  # it was in this step already
         speak(net.nodes[2], 9)  # a liar's steps are none
+        net.nodes[1].home.path.mkdir(exist_ok=True)
+        net.nodes[1].home.result.write_text("{}")  # it is done, and has no more steps to take
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        speak(net.nodes[0], 5)  # it was in this step already
         await asyncio.sleep(0.02)
         assert not waiting.done()
         speak(net.nodes[0], 6)
-        await asyncio.sleep(0.02)
-        assert not waiting.done()
-        net.nodes[1].home.path.mkdir(exist_ok=True)
-        net.nodes[1].home.result.write_text("{}")  # it is done, and has no more steps to take
         outcome = await waiting
         assert outcome.missing == ()
         assert 0 <= outcome.first_s <= outcome.seconds < 5
@@ -243,6 +243,19 @@ def test_a_standstill_that_is_wanted_is_no_stall_and_a_failure_ends_the_run(tmp_
         await asyncio.wait([net._disturbing])
         with pytest.raises(testnet.TestnetFailed, match="not within 0 s: what never is"):
             net._check()
+
+    asyncio.run(work())
+
+
+def test_a_run_is_not_over_before_what_was_begun_is_judged(tmp_path):
+    async def work():
+        net = a_testnet(tmp_path)
+        for node in net.honest:
+            node.exit = 0
+        for net._acting, net._down in ((True, set()), (False, {"node0"})):
+            assert not net._all_over()
+        net._down = set()
+        assert net._all_over()
 
     asyncio.run(work())
 
