@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from p2pnode.experiment.grid import Experiment
     from p2pnode.experiment.store import Store
     from p2pnode.hosts import Hosts
+    from p2pnode.perturbation import Perturbations
     from p2pnode.simulation.sweep import Sweep
     from p2pnode.testnet import Plan
 
@@ -189,6 +190,13 @@ def run_testnet(
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without a step.")] = 60.0,
     tensorboard: Written = None,
     page: Annotated[bool, typer.Option("--page", help="Show the net on a page, on loopback, while it runs.")] = False,
+    perturb: Annotated[
+        str | None,
+        typer.Option(help="Hurt the nodes on the way as this file says, or at random.", show_default=False),
+    ] = None,
+    perturb_seed: Annotated[
+        int | None, typer.Option(help="What --perturb random draws by; default: --seed.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole network on this machine: real processes, sockets and signatures, some of the nodes lying.
@@ -206,6 +214,8 @@ def run_testnet(
       p2pnode testnet --task examples/own_cnn.py:task --nodes 5
 
       sudo p2pnode testnet --engine netns --link-mbit 100 --link-delay 20
+
+      p2pnode testnet --perturb random
     """
     from p2pnode.testnet import Plan
 
@@ -228,27 +238,51 @@ def run_testnet(
         raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
     if tensorboard is not None and engine == "containers":
         raise ConfigError("tensorboard: containers write to their homes only. Remedy: choose another engine")
+    if perturb is not None and engine == "containers":
+        raise ConfigError(f"perturb = {perturb!r}: containers cannot be hurt from here. Remedy: choose another engine")
+    plan = Plan(
+        out,
+        values,
+        nodes,
+        byzantine,
+        attacks,
+        _data_dir(task, data_dir),
+        stall,
+        source=source,
+        start=None if proposal is None else proposal.start,
+        tensorboard=tensorboard,
+    )
+    perturbations = _perturbations(plan, perturb, perturb_seed, links=engine == "netns")
     with _hosts(engine, nodes, link_mbit, link_delay) as hosts, _containers(engine, image) as containers:
-        plan = Plan(
-            out,
-            values,
-            nodes,
-            byzantine,
-            attacks,
-            _data_dir(task, data_dir),
-            stall,
-            hosts=hosts,
-            containers=containers,
-            source=source,
-            start=None if proposal is None else proposal.start,
-            tensorboard=tensorboard,
-        )
-        summary = _watch_testnet(plan, quiet=as_json, page=page)
+        placed = replace(plan, hosts=hosts, containers=containers)
+        summary = _watch_testnet(placed, perturbations, quiet=as_json, page=page)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
         _out.print(table.summary(summary))
+        if perturbations is not None:
+            _out.print(table.perturbations(summary))
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
+    for sentence in summary.get("failures", ()):
+        _say("[bold red]broken[/]", sentence)
+    if summary.get("failures"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _perturbations(plan: "Plan", perturb: str | None, seed: int | None, *, links: bool) -> "Perturbations | None":
+    """What is done to the nodes of a plan; all of it can be."""
+    from p2pnode.perturbation import RANDOM, Perturbations, draw
+    from p2pnode.perturbed import subject
+
+    if seed is not None and perturb != RANDOM:
+        raise ConfigError(f"perturb-seed = {seed}: nothing is drawn. Remedy: add --perturb random, or leave it out")
+    if perturb is None:
+        return None
+    if perturb != RANDOM:
+        return Perturbations.load(Path(perturb)).checked(subject(plan, links=links), perturb)
+    drawn = draw(seed if seed is not None else plan.values["seed"], subject(plan, links=links))
+    _say("[yellow]drawn[/]", f"as in {plan.out}/perturb.toml:\n{drawn.toml()}")
+    return drawn
 
 
 def _hosts(
@@ -278,11 +312,15 @@ def _containers(engine: str, image: str | None) -> "AbstractContextManager[Conta
     return nullcontext()
 
 
-def _watch_testnet(plan: "Plan", *, quiet: bool, page: bool) -> dict[str, Any]:
+def _watch_testnet(plan: "Plan", perturbations: "Perturbations | None", *, quiet: bool, page: bool) -> dict[str, Any]:
     import uvloop
 
     from p2pnode.netpage import NetPage
+    from p2pnode.perturbed import Perturbed
     from p2pnode.testnet import Testnet
+
+    def say(line: str) -> None:
+        _say("[yellow]perturbed[/]", line)
 
     async def watched() -> dict[str, Any]:
         with table.Progress(_people, plan, quiet=quiet) as progress:
@@ -290,7 +328,11 @@ def _watch_testnet(plan: "Plan", *, quiet: bool, page: bool) -> dict[str, Any]:
             assert task is not None
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            net = Testnet(plan, _began, progress.show)
+            net = (
+                Testnet(plan, _began, progress.show)
+                if perturbations is None
+                else Perturbed(plan, _began, progress.show, perturbations, say)
+            )
             if not page:
                 return await net.run()
             async with NetPage(net.nodes) as served:

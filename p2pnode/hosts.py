@@ -123,6 +123,10 @@ class Hosts:
             return _netem(self._delay_s, megabits)
         return _bucket(megabits) if megabits is not None else None
 
+    def restore(self, host: int) -> None:
+        """Give the link of a host the rate again that it was made with."""
+        self.slow(host, self._megabits)
+
     def _routes(self, what: str, one: Iterable[int], other: Iterable[int]) -> None:
         pairs = [(a, b) for a in one for b in other]
         for here, there in (*pairs, *((b, a) for a, b in pairs)):

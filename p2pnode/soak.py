@@ -14,11 +14,10 @@ import json
 import os
 import random
 import resource
-import signal
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +29,9 @@ from rich.table import Table
 from p2pnode.errors import P2PNodeError
 from p2pnode.home import Home
 from p2pnode.learning import catalogue
+from p2pnode.ordeal import ordeals
+from p2pnode.perturbation import RECOVER_S
+from p2pnode.perturbed import Disturbed, Say, spoken
 from p2pnode.process import EXIT_FAILED, EXIT_GOOD
 from p2pnode.storage.checkpoint import load_checkpoint
 from p2pnode.storage.vectors import digest_of
@@ -52,20 +54,12 @@ PAUSE_S = (0.5, 3.0)
 CALIBRATION_STEPS = 60
 """Enough to learn how many steps a second this machine takes."""
 
-FULL_BYTES = 16 * 2**10
-"""Largest file on a disk that is full: less than one vector, more than what a node says of it."""
-
 ACCURACY_LOSS_MAX = 0.05
 """How much worse than the worst undisturbed node a disturbed one may learn: an equal share of the steps are not its own
 while it is away, and 360 samples measure to about 0.01."""
 
 GROWTH_MAX = 1.25
 """How much more memory a node may hold in the last quarter of the run than in the first."""
-
-RECOVERY_S = 10.0
-"""Of all that were killed at once, and started again, one takes a step that none had taken within so many seconds."""
-
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +114,8 @@ class Left:
     def by(cls, home: Home, network: bytes) -> "Left":
         checkpoint = load_checkpoint(home.checkpoint, network)
         if checkpoint is None:
-            return cls(0, None, _spoken(home))
-        return cls(checkpoint.step, digest_of(checkpoint.tensors["model"]).hex(), _spoken(home))
+            return cls(0, None, spoken(home))
+        return cls(checkpoint.step, digest_of(checkpoint.tensors["model"]).hex(), spoken(home))
 
     def lost(self, step: int, model: str) -> str | None:
         """What of it a node has lost that began again at this step with this model; None if nothing."""
@@ -180,8 +174,8 @@ def failures(report: Report, honest: Sequence[str], liars: Sequence[str]) -> lis
         told.append("nothing was disturbed: the run was too short")
     told += report.lost
     for one in report.recovered:
-        if one.disturbance.kind == ALL and one.first_s > RECOVERY_S:
-            told.append(f"learning went on {one.first_s:g} s after all were killed, not within {RECOVERY_S:g} s")
+        if one.disturbance.kind == ALL and one.first_s > RECOVER_S:
+            told.append(f"learning went on {one.first_s:g} s after all were killed, not within {RECOVER_S:g} s")
     worst = min(report.undisturbed.values())
     for name in honest:
         accuracy = report.accuracy.get(name)
@@ -222,8 +216,8 @@ def _most(seen: Sequence[tuple[float, float]]) -> float:
     return round(max(mib for _, mib in seen), 1)
 
 
-class Soak(Testnet):
-    """A testnet that is disturbed.
+class Soak(Disturbed):
+    """A testnet that is disturbed by a schedule.
 
     Args:
         plan: what to run; its steps should take a little longer than the disturbances do.
@@ -232,9 +226,7 @@ class Soak(Testnet):
         say: takes a line on each disturbance that is over.
     """
 
-    def __init__(
-        self, plan: Plan, disturbances: Iterator[Disturbance], until_s: float, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: Plan, disturbances: Iterator[Disturbance], until_s: float, say: Say) -> None:
         super().__init__(plan, time.time(), self._sample)
         self.recovered: list[Recovered] = []
         self.lost: list[str] = []
@@ -242,30 +234,8 @@ class Soak(Testnet):
         self._disturbances = disturbances
         self._until_s = until_s
         self._say = say
-        self._down: set[str] = set()
+        self._torn_bytes = 0
         self._left: dict[str, Left] = {}
-        self._by_name = {node.name: node for node in self.nodes}
-
-    async def _until_finished(self) -> None:
-        self._disturbing = asyncio.create_task(self._disturb())
-        try:
-            await super()._until_finished()
-        finally:
-            self._disturbing.cancel()
-            await asyncio.gather(self._disturbing, return_exceptions=True)
-
-    def _all_over(self) -> bool:
-        return not self._down and super()._all_over()
-
-    def _check(self) -> None:
-        if self._disturbing.done():
-            self._disturbing.result()
-        for node in self.honest:
-            if node.exit not in (None, EXIT_GOOD) and node.name not in self._down:
-                raise TestnetFailed(f"{node.name} ended by itself, with exit code {node.exit}: see {node.home.path}")
-        self._check_spawner()
-
-    # Disturbing.
 
     async def _disturb(self) -> None:
         await self._wait(lambda: all(node.step > 0 for node in self.honest), "the first steps")
@@ -274,31 +244,35 @@ class Soak(Testnet):
             await asyncio.sleep(disturbance.pause_s)
             if time.monotonic() > deadline or any(node.over for node in self.honest):
                 return
-            nodes = [self._by_name[name] for name in disturbance.nodes]
-            self._down = {node.name for node in nodes}
-            await {"freeze": self._freeze, "full": self._fill}.get(disturbance.kind, self._end)(disturbance, nodes)
-            self._down = set()
-            first_s, seconds = await self._until_stepped(f"{disturbance.kind} of {', '.join(disturbance.nodes)}")
-            self.recovered.append(Recovered(disturbance, first_s, seconds))
+            self._acting = True
+            await self._do(disturbance)
+            self.recovered.append(await self._recovery(disturbance))
             self._look_for_losses()
-            self._say(f"{disturbance.kind} {', '.join(disturbance.nodes)}: all stepped again after {seconds} s")
+            self._acting = False
 
-    async def _until_stepped(self, since: str) -> tuple[float, float]:
-        """Wait until a node took a step that none had taken, and every honest one a step that it had not; how long it
-        took them."""
-        before, began = {node.name: node.step for node in self.honest}, time.monotonic()
-        # Who spoke in a step may be in the one after it, and train.
-        furthest = max(_spoken(node.home) for node in self.honest) + 1
-        await self._wait(
-            lambda: any(node.result is not None or node.step > furthest for node in self.honest),
-            f"a step that none had taken after {since}",
-        )
-        first_s = round(time.monotonic() - began, 2)
-        await self._wait(
-            lambda: all(node.result is not None or node.step > before[node.name] for node in self.honest),
-            f"a step of everyone after {since}",
-        )
-        return first_s, round(time.monotonic() - began, 2)
+    async def _do(self, disturbance: Disturbance) -> None:
+        nodes = [self._by_name[name] for name in disturbance.nodes]
+        self._torn_bytes = disturbance.torn_bytes if disturbance.kind == "tear" else 0
+        self._down = {node.name for node in nodes}
+        doing = {"freeze": self._pause, "full": self._fill, "restart": self._restart}
+        await doing.get(disturbance.kind, self._kill)(nodes, disturbance.down_s)
+        self._down = set()
+
+    async def _recovery(self, disturbance: Disturbance) -> Recovered:
+        what = f"{disturbance.kind} of {', '.join(disturbance.nodes)}"
+        outcome = await self._until_stepped(self.plan.stall_s)
+        if outcome.first_s is None or outcome.seconds is None:
+            missing = ", ".join(outcome.missing)
+            raise TestnetFailed(f"{missing} took no new step in {self.plan.stall_s:g} s after {what}")
+        self._say(f"{what}: all stepped again after {outcome.seconds} s")
+        return Recovered(disturbance, outcome.first_s, outcome.seconds)
+
+    def _ended(self, nodes: Sequence[NodeView]) -> None:
+        """Tear what is to be torn, and see what is left."""
+        for node in nodes:
+            tear(node.home, self._torn_bytes)
+        assert self.genesis is not None
+        self._left = {node.name: Left.by(node.home, self.genesis.network) for node in nodes}
 
     def _look_for_losses(self) -> None:
         """Compare what each node that was down began again with to what it had left."""
@@ -308,48 +282,6 @@ class Soak(Testnet):
             if lost is not None:
                 self.lost.append(f"{name} {lost}")
         self._left = {}
-
-    async def _freeze(self, disturbance: Disturbance, nodes: Sequence[NodeView]) -> None:
-        for node in nodes:
-            os.kill(_pid(node), signal.SIGSTOP)
-        await asyncio.sleep(disturbance.down_s)
-        for node in nodes:
-            os.kill(_pid(node), signal.SIGCONT)
-
-    async def _fill(self, disturbance: Disturbance, nodes: Sequence[NodeView]) -> None:
-        """No file of the node may grow beyond a size: its next vector has no room."""
-        for node in nodes:
-            _, hard = resource.prlimit(_pid(node), resource.RLIMIT_FSIZE)
-            resource.prlimit(_pid(node), resource.RLIMIT_FSIZE, (FULL_BYTES, hard))
-        await self._start_again(disturbance, nodes, EXIT_FAILED)
-
-    async def _end(self, disturbance: Disturbance, nodes: Sequence[NodeView]) -> None:
-        graceful = disturbance.kind == "restart"
-        for node in nodes:
-            os.kill(_pid(node), signal.SIGTERM if graceful else signal.SIGKILL)
-        await self._start_again(disturbance, nodes, EXIT_GOOD if graceful else -signal.SIGKILL)
-
-    async def _start_again(self, disturbance: Disturbance, nodes: Sequence[NodeView], wanted: int) -> None:
-        await self._wait(lambda: all(node.exit is not None for node in nodes), f"the end of {disturbance.nodes}")
-        for node in nodes:
-            if node.exit != wanted:
-                raise TestnetFailed(f"{node.name}: exit code {node.exit} after {disturbance.kind}, not {wanted}")
-        if disturbance.kind == "tear":
-            for node in nodes:
-                tear(node.home, disturbance.torn_bytes)
-        assert self.genesis is not None
-        self._left = {node.name: Left.by(node.home, self.genesis.network) for node in nodes}
-        await asyncio.sleep(disturbance.down_s)
-        for node in nodes:
-            node.exit = None
-            self._start(node)
-
-    async def _wait(self, true: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + self.plan.stall_s
-        while not true():
-            if time.monotonic() > deadline:
-                raise TestnetFailed(f"not within {self.plan.stall_s:g} s: {what}; {self._why_stalled()}")
-            await asyncio.sleep(_POLL_S)
 
     def _sample(self, nodes: list[NodeView]) -> None:
         for node in nodes:
@@ -367,11 +299,6 @@ def tear(home: Home, size: int) -> None:
         file.write(begun)
 
 
-def _spoken(home: Home) -> int:
-    """The last step that a node made a vector durable in, and so may have spoken in."""
-    return max((int(file.name.partition("-")[0]) for file in home.outbox.glob("*.safetensors")), default=-1)
-
-
 def _begun(home: Home) -> dict[str, Any]:
     """What a node said of itself when it began the last time."""
     lines = home.log.read_text().splitlines()
@@ -379,19 +306,15 @@ def _begun(home: Home) -> dict[str, Any]:
     return next(line for line in said if line["event"] == "node starts")
 
 
-def _pid(node: NodeView) -> int:
-    return int(node.home.pid.read_text())
-
-
 def _resident_mib(node: NodeView) -> float | None:
     try:
-        pages = int(Path(f"/proc/{_pid(node)}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{node.pid}/statm").read_text().split()[1])
     except (OSError, ValueError):  # it is just ending, or starting
         return None
     return pages * resource.getpagesize() / 2**20
 
 
-async def soak(out: Path, minutes: float, seed: int, stall_s: float, say: Callable[[str], None]) -> Report:
+async def soak(out: Path, minutes: float, seed: int, stall_s: float, say: Say) -> Report:
     """Measure this machine, disturb a network for so long, and run the same undisturbed.
 
     Raises:
@@ -451,6 +374,10 @@ def _tables(report: Report) -> Iterator[Table]:
         shown = ("–" if accuracy is None else f"{accuracy:.4f}" for accuracy in accuracies)
         nodes.add_row(name, *shown, f"{first:.0f}", f"{last:.0f}")
     yield nodes
+    accused = Table("accused", "evidence files")
+    for name, files in sorted(Counter(report.accused).items()):
+        accused.add_row(name, str(files))
+    yield accused
 
 
 def command(
@@ -458,28 +385,39 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the schedule and of the training.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the networks.")] = Path("runs/soak"),
     stall: Annotated[float, typer.Option(help="Give up after so many seconds without recovery.")] = 120.0,
+    perturbations: Annotated[
+        int, typer.Option(min=0, help="Instead of one long run, so many short ones, each perturbed at random.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
 ) -> None:
-    """Disturb a network of seven, one of them lying, and see that it keeps its promises. Takes twice as long."""
+    """Disturb a network of seven, one of them lying, and see that it keeps its promises. Takes twice as long.
+
+    With --perturbations N, networks of five with the seeds from --seed on, each perturbed by another draw: some 15
+    seconds each, as `p2pnode testnet --perturb random` does it.
+    """
     people = Console(stderr=True)
+    names = [f"node{i}" for i in range(NODES)]
     began = time.monotonic()
 
     def say(line: str) -> None:
         people.print(f"{time.monotonic() - began:7.1f} s  {line}", markup=False, highlight=False, soft_wrap=True)
 
     try:
-        report = asyncio.run(soak(out, minutes, seed, stall, say))
+        if perturbations:
+            told = asyncio.run(ordeals(out, range(seed, seed + perturbations), stall, say))
+            wrong, shown, tables = told.failures, {**asdict(told), "kinds": told.by_kind()}, [told.table()]
+        else:
+            report = asyncio.run(soak(out, minutes, seed, stall, say))
+            wrong = failures(report, names[:-LIARS], names[-LIARS:])
+            shown, tables = {**asdict(report), "kinds": by_kind(report.recovered)}, list(_tables(report))
     except P2PNodeError as error:
         people.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
-    names = [f"node{i}" for i in range(NODES)]
-    wrong = failures(report, names[:-LIARS], names[-LIARS:])
     if as_json:
-        print(json.dumps({**asdict(report), "kinds": by_kind(report.recovered), "failures": wrong}, indent=2))
+        print(json.dumps({**shown, "failures": wrong}, indent=2))
     else:
-        for table in _tables(report):
+        for table in tables:
             Console().print(table)
-        Console().print(f"evidence: {len(report.accused)} files, against {', '.join(sorted(set(report.accused)))}")
     for sentence in wrong:
         people.print(sentence, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_FAILED if wrong else EXIT_GOOD)

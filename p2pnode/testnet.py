@@ -86,6 +86,7 @@ class NodeView:
         home: its files.
         honest: whether it was started as an honest node.
         status: its latest word, as `/status` gives it.
+        pid: its process, while it runs.
         exit: its exit code, once it ended; −9 after SIGKILL.
         asked_at: host:port at which it is asked how it is, if not the one it names itself.
     """
@@ -95,6 +96,7 @@ class NodeView:
     honest: bool
     status: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
+    pid: int | None = None
     exit: int | None = None
     asked_at: str | None = None
 
@@ -165,7 +167,9 @@ class Testnet:
             finally:
                 self._order_stop()
                 await listening
-        return self._sum_up()
+        summary = self._sum_up()
+        (self.plan.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
 
     def _found(self) -> None:
         plan = self.plan
@@ -278,8 +282,11 @@ class Testnet:
         by_name = {node.name: node for node in self.nodes}
         while line := await reports.readline():
             report = json.loads(line)
+            if "name" not in report:
+                continue
+            node = by_name[report["name"]]
+            node.pid = report.get("pid")
             if "exit" in report:
-                node = by_name[report["name"]]
                 node.read_result()
                 node.exit = report["exit"]
 
@@ -353,7 +360,7 @@ class Testnet:
         first = max(result["first_step_at"] for result in results)
         last = max(result["last_step_at"] for result in results)
         committee, steps = self.genesis.committee, self.genesis.training.steps
-        summary = {
+        return {
             "nodes": self.plan.nodes,
             "byzantine": self.plan.byzantine,
             "f": self.genesis.f,
@@ -381,8 +388,6 @@ class Testnet:
             "honest": [_honest_row(node) for node in self.honest],
             "evidence": [row for node in self.honest for row in _evidence_rows(node)],
         }
-        (self.plan.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        return summary
 
 
 def disagreement(nodes: list[NodeView]) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -19,3 +20,12 @@ def can_make_hosts():
 
 
 needs_hosts = pytest.mark.skipif(not can_make_hosts(), reason="needs Linux, iproute2 and root")
+
+
+def can_mount():
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "mount"))):
+        return False
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="needs Linux and root")

@@ -70,6 +70,17 @@ _SAID_MAX = 1024
 _SHUTDOWN_S = 0.5
 """For so long a node that stops waits for members that are in the middle of a request; twice at most."""
 
+_UNANSWERED_MAX = 4
+"""A link is given up when the other side's system answers none of so many repetitions in a row, from 3 s on: the system
+itself repeats less and less often, up to every two minutes, and a network that is healed would stay apart as long as it
+was. A peer that is slow, stopped or pauses us answers them all the same."""
+
+_TCP_INFO_BYTES, _TCP_INFO_UNANSWERED = 8, slice(2, 4)
+"""Of Linux's struct tcp_info as much as is read, and the places of tcpi_retransmits and tcpi_probes."""
+
+_LISTEN_EVERY_S = 1.0
+"""How often to look whether links get through."""
+
 _FIRST_PAUSE_S = 0.05
 """Pause before the second try of a link; it doubles up to `reconnect_s`. Nodes of one network start in any order."""
 
@@ -243,6 +254,7 @@ class Mesh:
         self._spawn(self._accept(listener))
         for peer in range(self.me + 1, len(self._genesis.members)):
             self._spawn(self._keep(PeerId(peer)))
+        self._spawn(self._give_up_the_unanswered())
 
     async def stop(self) -> None:
         """Close every link and stop listening."""
@@ -320,6 +332,14 @@ class Mesh:
         link = self._links.get(peer)
         if link is not None and link.up:
             link.control.send(data)
+
+    async def _give_up_the_unanswered(self) -> None:
+        """Lose links through which nothing gets, so that they are opened anew as soon as something does."""
+        while True:
+            await asyncio.sleep(_LISTEN_EVERY_S)
+            for link in list(self._links.values()):
+                if link.up and any(unanswered(lane.transport) >= _UNANSWERED_MAX for lane in link.lanes.values()):
+                    link.lost(LinkError("nothing gets through to the peer"))
 
     # Opening links to members of a higher index.
 
@@ -577,6 +597,15 @@ def _traffic(link: Link) -> dict[str, int]:
     lanes = link.lanes.items()
     sent = {f"{name}_sent": lane.bytes_sent for name, lane in lanes}
     return sent | {f"{name}_received": lane.bytes_received for name, lane in lanes}
+
+
+def unanswered(transport: asyncio.Transport | None) -> int:
+    """How many repetitions of the same bytes the other side's system has not answered; 0 where ours does not tell."""
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0 or not hasattr(socket, "TCP_INFO"):
+        return 0
+    told: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return sum(told[_TCP_INFO_UNANSWERED])
 
 
 class _Door(asyncio.Protocol):

@@ -84,6 +84,37 @@ def summary(told: dict[str, Any]) -> Table:
     return table
 
 
+def perturbations(told: dict[str, Any]) -> Table:
+    """What was done to a testnet, and how long each healing took."""
+    table = Table(title="perturbations, in order", title_justify="left")
+    for name in ("what", "began", "lasted", "first step", "all stepped again"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for one in told["perturbations"]:
+        outcome = one["outcome"]
+        what = f"{one['kind']} of {', '.join(one['nodes'])}"
+        began = f"step {one['at_step']}" if "at_step" in one else f"{one['at_s']:g} s"
+        lasted = f"{one['for_s']:g} s" if "for_s" in one else "–"
+        if outcome is None:
+            table.add_row(what, began, lasted, "–", Text("never began", "red"))
+            continue
+        took = Text("not all", "red") if outcome["missing"] else _number(outcome["seconds"], ".1f") + " s"
+        table.add_row(
+            _with_split(what, outcome["split"]), began, lasted, _number(outcome["first_s"], ".1f") + " s", took
+        )
+    return table
+
+
+def _with_split(what: str, split: dict[str, Any] | None) -> str:
+    """Of a partition also who was on each side, and what is known of it."""
+    if split is None:
+        return what
+    sides = " | ".join(map(str, split["sides"]))
+    if max(split["sides"]) >= split["quorum"]:
+        return f"{what}\n{sides} nodes, one of which is a quorum of {split['quorum']}"
+    stepped = "stepped: " + ", ".join(split["stepped"]) if split["stepped"] else "nobody stepped"
+    return f"{what}\n{sides} nodes, neither a quorum of {split['quorum']}: {stepped}"
+
+
 def closing(told: dict[str, Any], path: Path) -> Text:
     """What a finished testnet comes to, in a few lines."""
     rate = _number(told["steps_per_second"], ".1f")

@@ -3,7 +3,9 @@
 import asyncio
 import json
 
-from p2pnode.soak import ALL, NODES, RECOVERY_S, Disturbance, Soak, _spoken, _values
+from p2pnode.perturbation import RECOVER_S
+from p2pnode.perturbed import spoken
+from p2pnode.soak import ALL, NODES, Disturbance, Soak, _values
 from p2pnode.testnet import Plan
 
 STEPS = 100
@@ -19,7 +21,7 @@ class OnceKept(Soak):
     """Disturbed when every node has kept what it had learned, and learned on."""
 
     async def _disturb(self):
-        await self._wait(lambda: all(_spoken(node.home) >= KILLED for node in self.nodes), "some steps")
+        await self._wait(lambda: all(spoken(node.home) >= KILLED for node in self.nodes), "some steps")
         await super()._disturb()
 
 
@@ -39,7 +41,7 @@ def test_a_network_of_which_all_are_killed_at_once_learns_on_from_what_each_had_
     net, summary = asyncio.run(work())
     [recovered] = net.recovered
     print(f"learning went on after {recovered.first_s} s, all stepped again after {recovered.seconds} s")
-    assert recovered.first_s <= BUSY * RECOVERY_S
+    assert recovered.first_s <= BUSY * RECOVER_S
     assert net.lost == []
     for node in net.nodes:
         first, again = (said for said in log_of(node) if said["event"] == "node starts")

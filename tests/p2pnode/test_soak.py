@@ -203,7 +203,7 @@ def net(tmp_path):
             stderr=subprocess.DEVNULL,
         )
         assert process.stdout.readline() == b"up\n"
-        node.home.pid.write_text(f"{process.pid}\n")
+        node.pid = process.pid
         processes[node.name] = process
 
     async def wait(true, what):
@@ -234,8 +234,7 @@ def net(tmp_path):
 def test_a_node_is_ended_as_its_disturbance_says_and_another_process_takes_its_place(net, kind, code):
     node, before = net.nodes[0], net.processes["node0"]
     journal = node.home.journal.read_bytes()
-    disturb = {"freeze": net._freeze, "full": net._fill}.get(kind, net._end)
-    asyncio.run(disturb(Disturbance(kind, ("node0",), 0.01, 0, 7), [node]))
+    asyncio.run(net._do(Disturbance(kind, ("node0",), 0.01, 0, 7)))
     assert before.poll() == code
     after = net.processes["node0"]
     assert (after is before) == (kind == "freeze")
@@ -251,8 +250,8 @@ def test_a_node_that_does_not_end_as_it_should_fails_the_soak(net):
     net.processes["node0"].terminate()
     net.processes["node0"].wait()
     node.exit = 0
-    with pytest.raises(testnet.TestnetFailed, match="node0: exit code 0 after full, not 1"):
-        asyncio.run(net._start_again(Disturbance("full", ("node0",), 0, 0, 1), [node], 1))
+    with pytest.raises(testnet.TestnetFailed, match="node0 ended with exit code 0, not 1"):
+        asyncio.run(net._start_again([node], 0, 1))
 
 
 def test_only_who_is_disturbed_may_be_away(tmp_path):
@@ -275,41 +274,14 @@ def test_only_who_is_disturbed_may_be_away(tmp_path):
     asyncio.run(work())
 
 
-def test_recovery_is_a_new_step_of_every_honest_node(tmp_path):
-    async def work():
-        net = Soak(Plan(tmp_path, {}, 3, 1, ("equivocate",), None, 5.0), iter(()), 0.0, lambda line: None)
-        for node in net.nodes:
-            node.status = {"step": 4}
-        waiting = asyncio.create_task(net._until_stepped("kill of node0"))
-        await asyncio.sleep(0)
-        net.nodes[0].status = {"step": 5}
-        net.nodes[2].status = {"step": 9}
-        net.nodes[1].status = {"step": 3}  # it is back, and not yet where it was
-        await asyncio.sleep(3 * soak._POLL_S)
-        assert not waiting.done()
-        net.nodes[1].result = {}
-        first_s, seconds = await waiting
-        assert 0 <= first_s < seconds < 5
-
-    asyncio.run(work())
-
-
-def test_a_network_that_does_not_recover_fails_the_soak(tmp_path):
-    async def work():
-        net = Soak(Plan(tmp_path, {}, 3, 1, ("equivocate",), None, 0.01), iter(()), 0.0, lambda line: None)
-        net.honest[0].status = {"step": 0}
-        with pytest.raises(testnet.TestnetFailed, match=r"not within 0.01 s: a step that none had taken after kill of"):
-            await net._until_stepped("kill of node0")
-        net.honest[0].status = {"step": 1}
-        net._wait = lambda true, what, wait=net._wait: asyncio.sleep(0) if "none" in what else wait(true, what)
-        with pytest.raises(testnet.TestnetFailed, match=r"not within 0.01 s: a step of everyone after kill of node0"):
-            await net._until_stepped("kill of node0")
-
-    asyncio.run(work())
+def test_a_network_that_does_not_recover_fails_the_soak(net):
+    net.plan = replace(net.plan, stall_s=0.01)
+    with pytest.raises(testnet.TestnetFailed, match=r"node0, node1 took no new step in 0.01 s after kill of node0"):
+        asyncio.run(net._recovery(Disturbance("kill", ("node0",), 1, 1, 1)))
 
 
 def test_memory_is_read_of_running_processes_only(net, tmp_path):
     mib = soak._resident_mib(net.nodes[0])
     assert 1 < mib < 1000
-    net.nodes[0].home.pid.write_text(f"{2**22 + os.getpid()}\n")
+    net.nodes[0].pid = 2**22 + os.getpid()
     assert soak._resident_mib(net.nodes[0]) is None

@@ -2,31 +2,39 @@
 
 import asyncio
 import itertools
+import multiprocessing
 import resource
 import socket
 import ssl
+import subprocess
+import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import uvloop
 
+from p2pnode import hosts
 from p2pnode.bench.flooders import Intruder
 from p2pnode.codec import Finished, Want, encode
 from p2pnode.config import NodeConfig
 from p2pnode.errors import LinkError, Malformed, WireError
+from p2pnode.hosts import Hosts
 from p2pnode.identity import Identity
+from p2pnode.net import mesh
 from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, KNOCKS_SAVED_PER_MEMBER
 from p2pnode.net.lane import BulkLane
-from p2pnode.net.mesh import Link, Mesh
+from p2pnode.net.mesh import Link, Mesh, unanswered
 from p2pnode.net.tls import client_context
 from p2pnode.settings import split_address
 from p2pnode.storage.vectors import Verdict, digest_of
 from protocols.effects import Certificate, Hello
 from protocols.header import Header, PeerId, SignedHeader, Slot
 from tests.loopback import PATIENCE_S, LogBook, found_network, until
+from tests.machines import needs_hosts
 
 LENGTH = 200_000
 
@@ -233,6 +241,96 @@ def test_a_link_given_up_is_told_of_once_and_comes_back(tmp_path, run):
             assert 0 < before["control_sent"] <= a.mesh.traffic(b.me)["control_sent"], "the old link's bytes count on"
 
     run(work())
+
+
+@on_both_loops
+@pytest.mark.parametrize(("lane", "finder"), [("control", 0), ("bulk", 1)])
+def test_a_link_through_which_nothing_gets_is_given_up_and_opened_anew(tmp_path, run, monkeypatch, lane, finder):
+    """By either side, and for either lane."""
+
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(*members)
+            [link] = members[finder].mesh._links.values()
+            silent = link.lanes[lane].transport
+            monkeypatch.setattr(mesh, "unanswered", lambda transport: 4 if transport is silent else 3)
+            await until(lambda: all(len(member.ups) == 2 for member in members), "another link")
+            await linked(*members)
+            [(_, reason)] = members[finder].downs
+            assert isinstance(reason, LinkError)
+            assert str(reason) == "nothing gets through to the peer"
+
+    monkeypatch.setattr(mesh, "_LISTEN_EVERY_S", 0.05)
+    run(work())
+
+
+@on_both_loops
+def test_of_every_lane_it_is_known_what_is_unanswered_and_of_none_that_is_closed(tmp_path, run):
+    async def work():
+        genesis, homes = found_network(tmp_path, 2)
+        members = [Member(genesis, home) for home in homes]
+        async with running(*members):
+            await linked(*members)
+            lanes = [lane for member in members for link in member.mesh._links.values() for lane in link.lanes.values()]
+            assert [lane.transport.get_extra_info("socket").fileno() > 0 for lane in lanes] == [True] * 4
+            assert [unanswered(lane.transport) for lane in lanes] == [0] * 4
+        assert [unanswered(lane.transport) for lane in lanes] == [0] * 4
+        assert unanswered(None) == 0
+
+    run(work())
+
+
+@needs_hosts
+def test_what_a_cut_line_leaves_unanswered_is_told_from_what_a_slow_reader_leaves_unread():
+    with Hosts(2) as made, _server_that_reads_nothing(made.address(1), made.namespace(1)):
+        here, there = multiprocessing.Pipe()
+        sender = multiprocessing.get_context("fork").Process(
+            target=_send_and_tell, args=(made.namespace(0), made.address(1), there)
+        )
+        sender.start()
+        try:
+            assert here.recv() < mesh._UNANSWERED_MAX
+            made.cut([0], [1])
+            here.send("cut")
+            assert here.recv() >= mesh._UNANSWERED_MAX
+        finally:
+            sender.kill()
+            sender.join()
+
+
+@contextmanager
+def _server_that_reads_nothing(address, namespace):
+    code = f"import socket\nserver = socket.create_server(({address!r}, 7000))\nprint('up', flush=True)\n"
+    code += "connections = [server.accept() for _ in range(3)]"
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"up\n"
+            yield
+        finally:
+            process.kill()
+
+
+def _send_and_tell(namespace, address, there):
+    """On a host: fill what nobody reads, and tell what is unanswered; then of another connection, when it is cut."""
+    hosts.enter(namespace)
+    full, quiet = (socket.create_connection((address, 7000), PATIENCE_S) for _ in range(2))
+    full.settimeout(1.5)  # for so long the system asks whether there is room, and is told that there is none
+    with suppress(TimeoutError):
+        full.sendall(bytes(2**24))
+    there.send(_unanswered(full))
+    there.recv()
+    quiet.send(b"x")
+    deadline = time.monotonic() + PATIENCE_S
+    while _unanswered(quiet) < mesh._UNANSWERED_MAX and time.monotonic() < deadline:
+        time.sleep(0.05)
+    there.send(_unanswered(quiet))
+
+
+def _unanswered(connection):
+    return unanswered(SimpleNamespace(get_extra_info=lambda _: connection))
 
 
 @on_both_loops

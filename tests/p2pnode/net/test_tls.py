@@ -2,6 +2,7 @@
 
 import base64
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_key_in_clear_is_read_from_the_home_and_a_sealed_one_is_not_guessed(ho
     for make in (server_context, client_context):
         with pytest.raises(ConfigError, match="it is sealed by a passphrase"):
             make(homes[0], genesis)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(9000, 9999), (1970, 1971)], ids=["a clock that is behind", "ahead"])
+def test_whoever_has_a_wrong_clock_is_let_in_and_lets_in(tmp_path, monkeypatch, begin, end):
+    """A clock that is years off from certificates, and certificates that are years off from the clock, are the same."""
+    monkeypatch.setattr(identity, "_LONG_AGO", datetime(begin, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(identity, "_NEVER_EXPIRES", datetime(end, 1, 1, tzinfo=UTC))
+    genesis = found(
+        tmp_path, [Place(name, f"127.0.0.1:{port}", {}) for name, port in (("a", 7000), ("b", 7001))], VALUES
+    )
+    a, b = Home(tmp_path / "a"), Home(tmp_path / "b")
+    ends = shown(server_context(a, genesis), client_context(b, genesis))
+    assert ends == [certificate_der(member.certificate) for member in genesis.members]
 
 
 def test_another_key_than_the_certificates_proves_nothing(homes):
