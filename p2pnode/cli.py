@@ -790,7 +790,10 @@ def run_home(
 
     ask = asking(passphrase_file)
     fellows = tuple(name.strip() for name in liars.split(",") if name.strip())
-    raise typer.Exit(run_node(Home(home), attacks, fellows, console, ask, task, level, tensorboard))
+    code = run_node(
+        Home(home), attacks, fellows, console=console, ask=ask, source=task, shown=level, tensorboard=tensorboard
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

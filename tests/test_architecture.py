@@ -22,7 +22,7 @@ ALLOWED = {
         "p2pnode/admin.py",
         "p2pnode/driver.py",
         "p2pnode/fitting.py",
-        "p2pnode/admin.py",
+        "p2pnode/perturbed.py",
         "p2pnode/process.py",
         "p2pnode/testnet.py",
         "p2pnode/soak.py",

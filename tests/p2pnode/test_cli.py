@@ -135,7 +135,7 @@ def test_what_is_drawn_follows_from_the_seed_and_is_printed_as_the_file_that_doe
     call, no_sockets, monkeypatch, tmp_path
 ):
     done = []
-    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, perturbations, quiet: done.append(perturbations) or {})
+    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, drawn, quiet, page: done.append(drawn) or {})
     drawn = []
     for more in (["--seed", 7], ["--perturb-seed", 7], ["--seed", 7, "--perturb-seed", 8]):
         code, _, err = call("testnet", "--perturb", "random", "--json", *more)
@@ -150,7 +150,7 @@ def test_what_is_drawn_follows_from_the_seed_and_is_printed_as_the_file_that_doe
 
 @pytest.mark.parametrize(("failures", "code"), [([], 0), (["node0 did not step again", "node1 [is] accused"], 1)])
 def test_each_broken_promise_of_a_perturbed_testnet_is_said_and_is_an_exit_code(call, monkeypatch, failures, code):
-    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, perturbations, quiet: {"failures": failures})
+    monkeypatch.setattr(cli, "_watch_testnet", lambda plan, perturbations, quiet, page: {"failures": failures})
     ended, out, err = call("testnet", "--json")
     assert (ended, json.loads(out)) == (code, {"failures": failures})
     assert [line for line in err.splitlines() if "broken" in line] == [f"broken {one}" for one in failures]
