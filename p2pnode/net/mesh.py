@@ -58,6 +58,10 @@ _TLS_HANDSHAKE = b"\x16"
 _HANDSHAKES_MAX = 64
 """Connections that may be in the handshake at once; more wait in the system's queue."""
 
+_HELD_S, _HELD_MAX = 1.0, 256
+"""For so long a connection is left unanswered whose address knocks too often, so that who waits for an answer knocks
+once a second; and so many at once, the others are closed."""
+
 _REQUEST_BYTES_MAX = 512
 """A connection that brings more, and is no lane yet, is closed before that is looked at: requests in a row would hold
 up the loop, some 0.2 ms each. Ours have some 130 bytes and the name of a host, which has 253 at most."""
@@ -228,6 +232,7 @@ class Mesh:
         allowed = allowance(genesis.plan, genesis.committee, genesis.training.steps)
         self._budgets = {peer: Budget(allowed) for peer in genesis.committee.members}
         self._knocks = Knocks(genesis.committee.n)
+        self._held: set[socket.socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._runner: web.AppRunner | None = None
@@ -264,6 +269,8 @@ class Mesh:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for link in [*self._links.values(), *self._halves.values()]:
             link.close()
+        for connection in list(self._held):
+            self._let_go(connection)
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -438,10 +445,21 @@ class Mesh:
                     continue
                 if not self._knocks.admits(address[0], time.monotonic()):
                     room.release()
-                    connection.close()
-                    self._say_once("knocks too often", host=address[0])
+                    self._turn_away(connection, address[0])
                     continue
                 self._spawn(self._let_in(connection, address[0])).add_done_callback(lambda _: room.release())
+
+    def _turn_away(self, connection: socket.socket, host: str) -> None:
+        self._say_once("knocks too often", host=host)
+        if len(self._held) >= _HELD_MAX:
+            connection.close()
+            return
+        self._held.add(connection)
+        asyncio.get_running_loop().call_later(_HELD_S, self._let_go, connection)
+
+    def _let_go(self, connection: socket.socket) -> None:
+        connection.close()
+        self._held.discard(connection)
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
         loop = asyncio.get_running_loop()
