@@ -285,6 +285,56 @@ def _perturbations(plan: "Plan", perturb: str | None, seed: int | None, *, links
     return drawn
 
 
+@app.command()
+def plan(
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 7,
+    byzantine: Annotated[int, typer.Option(min=0, help="Liars to tolerate.")] = 1,
+    recipe: Recipe = "trimmed",
+    rule: Rule = None,
+    broadcast: Broadcast = None,
+    sub_rounds: SubRounds = None,
+    local_steps: LocalSteps = None,
+    wire: Wire = None,
+    staleness: Staleness = None,
+    task: Listed = "digits",
+    data_dir: DataDir = None,
+    steps: Steps = None,
+    local_batch: LocalBatch = None,
+    vectors: Vectors = "tls",
+    link: Annotated[
+        str | None,
+        typer.Option(
+            help="Each node on a machine like this one, with a link of so much: 100Mbit, 1Gbit. "
+            "Default: all on this machine, as `testnet` runs them.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a network tolerates and will cost, before it runs: theorem, bytes, memory, seconds of a step.
+
+    It measures this machine for some seconds, under the load that there is; of the network it starts nothing.
+
+    Examples:
+
+      p2pnode plan --nodes 7 --byzantine 1 --recipe monna
+
+      p2pnode plan --nodes 5 --task mnist --data-dir data/mnist --link 1Gbit
+    """
+    from p2pnode.forecast import bits_per_second
+    from p2pnode.prospect import foretell
+
+    rate = None if link is None else bits_per_second(link)
+    choice = _choice(recipe, rule, broadcast, sub_rounds, None, None, local_steps, None, wire, staleness)
+    folder = _data_dir(task, data_dir)
+    values = _genesis_values(byzantine, choice, task, None, steps, local_batch, None, None, None, None, vectors, 0)
+    told = foretell(values, nodes, None if folder is None else Path(folder), rate)
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        _out.print(table.forecast(told))
+
+
 def _hosts(
     engine: str, nodes: int, link_mbit: float | None, link_delay: float | None
 ) -> "AbstractContextManager[Hosts | None]":

@@ -432,6 +432,17 @@ def _bound(f: int, part: Part, broadcast: str, rule: Rule, absent: int | None) -
     return max(bound, BROADCAST_BOUNDS[broadcast], key=lambda one: one.least(f) or 0)
 
 
+def proven(recipe: Recipe, committee: Committee) -> tuple[Bound, ...]:
+    """The committees that each exchange of a recipe is proven for, and where; at f = 0 what f = 1 would need."""
+    absent = recipe.exchanges[0].absent
+    preset = RECIPES[recipe.name]
+    parts = _of_one_model(preset.parts) if absent == 0 else preset.parts
+    return tuple(
+        _bound(max(1, committee.f), part, exchange.broadcast, rules.find(exchange.rule), absent)
+        for part, exchange in zip(parts, recipe.exchanges, strict=True)
+    )
+
+
 def contraction(committee: Committee, broadcast: str, rule: str, absent: int | None = None) -> Fraction | None:
     """What one sub-round leaves of the honest values' diameter, of each coordinate's spread for the trimmed mean.
 

@@ -28,6 +28,7 @@ ALLOWED = {
         "p2pnode/soak.py",
         "p2pnode/cli.py",
         "p2pnode/bench/",
+        "p2pnode/calibration.py",
         "p2pnode/experiment/real.py",
     ),
     "msgpack": ("p2pnode/codec.py",),
@@ -36,6 +37,7 @@ ALLOWED = {
     "torch": (
         "p2pnode/aggregation/",
         "p2pnode/bench/",
+        "p2pnode/calibration.py",
         "p2pnode/learning/",
         "p2pnode/byzantine/vectors.py",
         "p2pnode/byzantine/search.py",

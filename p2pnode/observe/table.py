@@ -174,6 +174,23 @@ def findings(found: "list[Finding]") -> Table:
     return table
 
 
+def forecast(told: dict[str, Any]) -> Table:
+    """What a network tolerates and will cost, as `plan` tells it."""
+    title = f"{told['recipe']} on {told['task']}: {told['nodes']} nodes, f = {told['f']}"
+    table = Table(title=title, title_justify="left", show_header=False)
+    for one in told["exchanges"]:
+        bound = f"{one['needs']}, so f ≤ {one['tolerates']} of {told['nodes']}\n{one['source']}"
+        table.add_row(f"{one['what']} by {one['rule']} over {one['broadcast']}", bound)
+    table.add_row("a step sends, and receives", f"{told['bytes'] / 1e6:.3g} MB, {told['words']} messages, a node")
+    level, ahead = (told[key] / 2**20 for key in ("memory_bytes", "memory_ahead_bytes"))
+    table.add_row("vectors in memory", f"{level:.1f} MiB a node; {ahead:.1f} MiB where all others are a slot ahead")
+    where = "all on this machine" if told["link"] is None else f"each on its own machine, {told['link'] / 1e6:g} Mbit/s"
+    table.add_row("a step takes", f"{1e3 * told['seconds']:.3g} ms, {told['steps_per_second']:.3g} steps/s; {where}")
+    table.add_row("without a defence", f"{1e3 * told['seconds_undefended']:.3g} ms (dsgd): × {told['slowdown']:.2f}")
+    table.add_row("a core takes, of it", ", ".join(f"{name} {1e3 * s:.2g} ms" for name, s in told["share"].items()))
+    return table
+
+
 class Bar:
     """Shows how much of a simulation is done: a bar on a terminal, elsewhere a line now and then.
 

@@ -41,16 +41,25 @@ def quiet(scenario: Scenario, length: int) -> Cost:
         scenario: what is run.
         length: elements of a vector.
     """
-    n, vector_bytes = scenario.nodes, ARRAYS[scenario.recipe.dtype].itemsize * length
+    n = scenario.nodes
     messages, size = n * (n - 1), n * (n - 1) * len(encode(Hello(0)))
-    origins = 1 if scenario.alone else n
     for step in range(scenario.steps):
-        for exchange in scenario.recipe.exchanges:
-            slots = exchange.sub_rounds(step)
-            for message, count in _words(scenario, exchange, Slot(step)):
-                messages += slots * origins * count
-                size += slots * origins * count * len(encode(message))
-            size += slots * origins * (n - 1) * vector_bytes
+        cost = of_step(scenario, length, step)
+        messages, size = messages + cost.messages, size + cost.bytes
+    return Cost(messages, size)
+
+
+def of_step(scenario: Scenario, length: int, step: int) -> Cost:
+    """The part of `quiet` that is of one step, from 0; its `steps` do not matter."""
+    n, vector_bytes = scenario.nodes, ARRAYS[scenario.recipe.dtype].itemsize * length
+    messages, size = 0, 0
+    origins = 1 if scenario.alone else n
+    for exchange in scenario.recipe.exchanges:
+        slots = exchange.sub_rounds(step)
+        for message, count in _words(scenario, exchange, Slot(step)):
+            messages += slots * origins * count
+            size += slots * origins * count * len(encode(message))
+        size += slots * origins * (n - 1) * vector_bytes
     return Cost(messages, size)
 
 

@@ -1,0 +1,270 @@
+"""How long this machine takes for each piece of a step: real gradients, rules, keys, TLS and files, in a few seconds.
+
+What is measured is seconds of a core, under the load that there will be: as many processes keep the cores busy
+meanwhile as there will be other nodes here. So it also shows how much of the cores the nodes will get, on a machine
+that does other work.
+"""
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import numpy as np
+import torch
+import uvloop
+from blake3 import blake3
+
+from p2pnode.forecast import Calibration, Mixing
+from p2pnode.genesis import Training
+from p2pnode.home import Home
+from p2pnode.identity import Identity, KeyRing
+from p2pnode.init import Place, found
+from p2pnode.learning.local import mix_gathered, trainer_of
+from p2pnode.learning.task import Task
+from p2pnode.net.tls import client_context, server_context
+from p2pnode.recipe import Recipe
+from p2pnode.storage.journal import Journal
+from protocols.header import PeerId
+
+REPEATS = 5
+"""Of each piece; the mean counts, as in a run, after one that loads and compiles."""
+
+BRIEF_S = 0.05
+"""Pieces that are shorter are repeated until so much is over: a clock of a processor ticks in microseconds."""
+
+STREAM_BYTES = 32 * 2**20
+"""That cross the bare connection: enough for its windows to open."""
+
+STREAM_CHUNK_BYTES = 2**18
+WORDS = 300
+WORD = bytes(150)
+"""As long as a signed header."""
+
+EVALUATED = 500
+"""Test samples of an evaluation on the way, as `p2pnode.config.NodeConfig` has it."""
+
+_SPIN = """
+import sys, time
+while True:
+    for _ in range(500000): pass
+    sys.stdout.write(f"{time.process_time()}\\n")
+    sys.stdout.flush()
+"""
+
+
+@dataclass(slots=True)
+class Crowd:
+    """What the busy processes got of the cores, once they are ended."""
+
+    cores: float = 0.0
+
+
+def calibrate(
+    task: Task, training: Training, recipe: Recipe, nodes: int, f: int, mixings: set[Mixing], *, here: bool, tls: bool
+) -> Calibration:
+    """Measure the pieces of a step on this machine's processor.
+
+    Args:
+        task, training, recipe: what one node computes.
+        nodes: n.
+        f: of the rules.
+        mixings: what is mixed; the mean is told no liar.
+        here: whether all nodes will run on this machine, or each on one of its own.
+        tls: whether vectors travel under TLS.
+
+    Raises:
+        ConfigError: if the batch is larger than a node's part of the data.
+    """
+    cores = os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores // nodes) if here else threads)
+    try:
+        with _crowded(nodes - 1 if here else 0) as crowd:
+            gradient, evaluation = _learning(task, training, recipe, nodes)
+            mixing = {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings}
+            signing, checking = _signatures()
+            hashing = _cpu(lambda: blake3(bytes(STREAM_CHUNK_BYTES)).digest()) / STREAM_CHUNK_BYTES
+            with TemporaryDirectory(dir=Path.cwd()) as folder:  # on the disk that the homes will be on
+                carrying, word, flushing, flush_wait = uvloop.run(_traffic(Path(folder), tls))
+    finally:
+        torch.set_num_threads(threads)
+    got = min(float(cores), crowd.cores) if here and nodes > 1 else 1.0
+    return Calibration(
+        gradient, mixing, signing, checking, hashing, carrying, word, flushing, flush_wait, evaluation, got
+    )
+
+
+@contextmanager
+def _crowded(others: int) -> Iterator[Crowd]:
+    """Keep the cores as busy inside as so many other nodes would."""
+    crowd = Crowd()
+    spinning = [subprocess.Popen([sys.executable, "-S", "-c", _SPIN], stdout=subprocess.PIPE) for _ in range(others)]
+    try:
+        first = [_spent(process) for process in spinning]
+        began = time.monotonic()
+        yield crowd
+        for process in spinning:
+            process.kill()
+        took = time.monotonic() - began
+        last = [_last(process, before) for process, before in zip(spinning, first, strict=True)]
+        spent = sum(last) - sum(first)
+        # One of so many would have got as much as each of them.
+        crowd.cores = spent / took * (others + 1) / others if others else 1.0
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _spent(process: "subprocess.Popen[bytes]") -> float:
+    assert process.stdout is not None
+    return float(process.stdout.readline())
+
+
+def _last(process: "subprocess.Popen[bytes]", before: float) -> float:
+    """What an ended process said last, if the end of it is a whole line."""
+    assert process.stdout is not None
+    lines = process.stdout.read().split(b"\n")
+    return float(lines[-2]) if len(lines) > 1 else before
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    """Seconds of a core, of all threads, that a call takes."""
+    work()
+    calls, began = 0, time.process_time()
+    while calls < REPEATS or time.process_time() - began < BRIEF_S:
+        work()
+        calls += 1
+    return (time.process_time() - began) / calls
+
+
+def _learning(task: Task, training: Training, recipe: Recipe, nodes: int) -> tuple[float, float]:
+    part = task.part(0, nodes, 0, training.alpha)
+    trainer = trainer_of(training, recipe, task, part, 0, 0, "cpu")
+    return _cpu(lambda: trainer.step(training.steps - 1)), _cpu(lambda: trainer.evaluate(EVALUATED))
+
+
+def _mixing(mixed: Mixing, length: int, f: int) -> float:
+    rule, count = mixed
+    draws = np.random.default_rng(0)
+    rows = [draws.standard_normal(length, np.float32) for _ in range(count)]
+    centre = torch.zeros(length)
+    return _cpu(lambda: mix_gathered(rule, rows, 0 if rule == "mean" else f, 0, centre, lambda _: None))
+
+
+def _signatures() -> tuple[float, float]:
+    identity = Identity.generate()
+    keys, signature = KeyRing([identity.public_key]), identity.sign(WORD)
+    return _cpu(lambda: identity.sign(WORD)), _cpu(lambda: keys(PeerId(0), WORD, signature))
+
+
+class _End(asyncio.Protocol):
+    """One end of a bare connection: answers each word, or only counts."""
+
+    def __init__(self) -> None:
+        self.here = asyncio.Event()
+        self.count = 0
+        self.goal = 0
+        self.answers = False
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        self.count += len(data)
+        if self.answers:
+            assert self.transport is not None
+            self.transport.write(data)
+        if self.count >= self.goal:
+            self.here.set()
+
+    def expect(self, nbytes: int) -> Awaitable[bool]:
+        """Come back when so many more bytes are here."""
+        self.count, self.goal = 0, nbytes
+        self.here.clear()
+        return self.here.wait()
+
+
+async def _traffic(folder: Path, tls: bool) -> tuple[float, float, float, float]:
+    """Seconds of a core of a byte, a word and a flush; and of a flush by the clock."""
+    far, near, server = await _connected(folder, tls=True)
+    word = await _words(far, near)
+    if not tls:  # words are always under TLS
+        server.close()
+        far, near, server = await _connected(folder, tls=False)
+    carrying = await _stream(far, near)
+    for end in (far, near):
+        assert end.transport is not None
+        end.transport.close()
+    server.close()
+    return carrying, word, *await _flushes(folder / "journal")
+
+
+async def _connected(folder: Path, *, tls: bool) -> tuple[_End, _End, asyncio.Server]:
+    server_side, client_side = _contexts(folder) if tls else (None, None)
+    loop, far = asyncio.get_running_loop(), _End()
+    server = await loop.create_server(lambda: far, "127.0.0.1", 0, ssl=server_side)
+    name = "" if tls else None
+    _, near = await loop.create_connection(
+        _End, *server.sockets[0].getsockname(), ssl=client_side, server_hostname=name
+    )
+    while far.transport is None:
+        await asyncio.sleep(0)
+    return far, near, server
+
+
+def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    places = [Place(name, f"127.0.0.1:{port}", {}) for port, name in enumerate(("far", "near"), start=1)]
+    training = {"task": "digits", "steps": 1, "local_batch": 1, "momentum": 0.0, "lr": 1.0}
+    genesis = found(folder / "net", places, {"f": 0, "recipe": {"name": "dsgd"}, "training": training})
+    far, near = (Home(folder / "net" / place.name) for place in places)
+    return server_context(far, genesis), client_context(near, genesis)
+
+
+async def _words(far: _End, near: _End) -> float:
+    far.answers = True
+    assert near.transport is not None
+    began = time.process_time()
+    for _ in range(WORDS):
+        answered = near.expect(len(WORD))
+        near.transport.write(WORD)
+        await answered
+    far.answers = False
+    return (time.process_time() - began) / (2 * WORDS)
+
+
+async def _stream(far: _End, near: _End) -> float:
+    chunk = bytes(STREAM_CHUNK_BYTES)
+    assert near.transport is not None
+    began = time.process_time()
+    for _ in range(STREAM_BYTES // len(chunk)):
+        taken = far.expect(len(chunk))
+        near.transport.write(chunk)
+        await taken
+    return (time.process_time() - began) / STREAM_BYTES
+
+
+async def _flushes(path: Path) -> tuple[float, float]:
+    Journal.make(path)
+    journal, loop = Journal(path), asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as clerk:
+        processor, clock = time.process_time(), time.monotonic()
+        for _ in range(10 * REPEATS):
+            journal.append(WORD)
+            await loop.run_in_executor(clerk, journal.flush)
+        spent = time.process_time() - processor, time.monotonic() - clock
+    journal.close()
+    return spent[0] / (10 * REPEATS), spent[1] / (10 * REPEATS)
