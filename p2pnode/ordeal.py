@@ -23,7 +23,7 @@ from p2pnode.testnet import Plan, Testnet, TestnetFailed
 NODES, F = 5, 1
 ATTACK = "equivocate"
 
-STEPS = 150
+STEPS = 220
 """Some seconds of an undisturbed network, so that what is drawn falls into the middle of the work."""
 
 ACCURACY_LOSS_MAX = 0.05

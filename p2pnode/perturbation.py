@@ -43,7 +43,7 @@ DRAWN_S = (0.2, 3.0)
 DRAWN_MEGABITS = (0.5, 5.0)
 """Rate of a drawn slow link: some steps of a small model a second."""
 
-_UNDISTURBED = 0.6
+_UNDISTURBED = 0.35
 """Part of the steps after which none that was drawn begins: what was harmed shows in what is learned, and may mend."""
 
 
