@@ -53,7 +53,7 @@ class Nodes:
         self._spawner = subprocess.Popen(
             [sys.executable, "-m", "p2pnode.spawner"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._order(load={"task": "mnist", "data_dir": str(data_dir)})
+        self._order(load={"task": "mnist", "source": None, "data_dir": str(data_dir)})
         assert self._report() == {"loaded": True}
 
     def start(self, home):
