@@ -23,8 +23,8 @@ from p2pnode.testnet import Plan, Testnet, TestnetFailed
 NODES, F = 5, 1
 ATTACK = "equivocate"
 
-STEPS = 220
-"""Some seconds of an undisturbed network, so that what is drawn falls into the middle of the work."""
+STEPS = 400
+"""As many as are taken while all that may be drawn is done, one after another: else the last ones come too late."""
 
 ACCURACY_LOSS_MAX = 0.05
 """How much worse than the worst undisturbed node a perturbed one may learn; 360 samples measure to about 0.01."""

@@ -392,7 +392,7 @@ def command(
 ) -> None:
     """Disturb a network of seven, one of them lying, and see that it keeps its promises. Takes twice as long.
 
-    With --perturbations N, networks of five with the seeds from --seed on, each perturbed by another draw: some 15
+    With --perturbations N, networks of five with the seeds from --seed on, each perturbed by another draw: some 20
     seconds each, as `p2pnode testnet --perturb random` does it.
     """
     people = Console(stderr=True)
