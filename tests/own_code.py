@@ -1,6 +1,9 @@
 """A small task of a user's own, as code in a file, and networks whose genesis is of it."""
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from p2pnode.assignment import propose
 from p2pnode.genesis import Genesis
@@ -28,6 +31,16 @@ def data():
 
 task = p2pnode.task(Net, data, nn.CrossEntropyLoss(), steps=20, lr=0.5)
 """
+
+
+@pytest.fixture
+def modules_as_before(monkeypatch):
+    """What a user's code adds to Python's path and modules is gone after the test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
 
 
 def written(folder: Path, name: str = "code_of_somebody") -> Path:

@@ -16,16 +16,9 @@ from p2pnode.learning import weights
 from p2pnode.learning.own import built_own
 from p2pnode.learning.task import build
 from tests.loopback import found_network
-from tests.own_code import found_own, written
+from tests.own_code import found_own, modules_as_before, written  # noqa: F401  one is a fixture
 
-
-@pytest.fixture(autouse=True)
-def _modules_as_before(monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("modules_as_before")
 
 
 @pytest.fixture

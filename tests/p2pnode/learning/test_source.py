@@ -6,15 +6,9 @@ import pytest
 
 from p2pnode.errors import ConfigError
 from p2pnode.learning.source import anywhere, names_code, summon
+from tests.own_code import modules_as_before  # noqa: F401  a fixture
 
-
-@pytest.fixture(autouse=True)
-def _path_and_modules_as_before(monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("modules_as_before")
 
 
 def test_a_file_is_run_once_and_imports_what_stands_beside_it(tmp_path):
