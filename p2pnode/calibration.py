@@ -24,6 +24,7 @@ import torch
 import uvloop
 from blake3 import blake3
 
+from p2pnode.config import NodeConfig
 from p2pnode.forecast import Calibration, Mixing
 from p2pnode.genesis import Training
 from p2pnode.home import Home
@@ -50,8 +51,8 @@ WORDS = 300
 WORD = bytes(150)
 """As long as a signed header."""
 
-EVALUATED = 500
-"""Test samples of an evaluation on the way, as `p2pnode.config.NodeConfig` has it."""
+EVALUATED: int = NodeConfig.model_fields["evaluate_samples"].default
+"""Test samples of an evaluation on the way."""
 
 _SPIN = """
 import sys, time

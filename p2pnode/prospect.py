@@ -13,10 +13,8 @@ from p2pnode.genesis import Choice, Training
 from p2pnode.learning.task import build
 from p2pnode.recipe import choose
 from p2pnode.settings import check
+from p2pnode.testnet import EVALUATIONS
 from protocols.committee import MEMBERS_MAX, Committee
-
-TESTNET_EVALUATIONS = 20
-"""On the way, as `p2pnode.testnet.Plan` has them."""
 
 
 def foretell(values: Mapping[str, Any], nodes: int, data_dir: Path | None, link: float | None) -> dict[str, Any]:
@@ -43,9 +41,7 @@ def foretell(values: Mapping[str, Any], nodes: int, data_dir: Path | None, link:
     committee = Committee(nodes, f)
     recipe = check(Choice, values["recipe"], "settings").recipe(committee)
     task = build(training.task, data_dir)
-    evaluations = (
-        TESTNET_EVALUATIONS if link is None else training.steps // NodeConfig.model_fields["evaluate_every"].default
-    )
+    evaluations = EVALUATIONS if link is None else training.steps // NodeConfig.model_fields["evaluate_every"].default
     network = Network(committee, recipe, task.dimension, training.steps, evaluations)
     plain = choose("dsgd", Committee(nodes, 0), wire=recipe.wire, local_steps=recipe.local_steps)
     undefended = replace(network, committee=Committee(nodes, 0), recipe=plain)

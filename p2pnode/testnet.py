@@ -29,6 +29,9 @@ from p2pnode.home import Home
 from p2pnode.hosts import Hosts
 from p2pnode.init import Place, charter, found
 
+EVALUATIONS = 20
+"""How often each node measures its model on the way, unless told otherwise."""
+
 _POLL_TIMEOUT_S = 2.0
 _PORTS = range(20000, 32000)
 """Below the ports that systems hand out by themselves, which the nodes' own links take."""
@@ -67,7 +70,7 @@ class Plan:
     attacks: tuple[str, ...]
     data_dir: str | None
     stall_s: float
-    evaluations: int = 20
+    evaluations: int = EVALUATIONS
     hosts: Hosts | None = None
     containers: Containers | None = None
     ban_s: float = 0.0
