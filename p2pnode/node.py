@@ -427,6 +427,8 @@ class Node:
                 assert isinstance(effect.value, bytes)
                 out += self._agreed(effect.value)
                 continue
+            if isinstance(effect, Mix) and effect.gathered.slot != self.position:
+                continue  # jumped over; what came for it before the jump was let go of
             if isinstance(effect, Mix) and effect.into is None:
                 effect = replace(effect, into=self._next_value(effect.gathered.slot))
             if isinstance(effect, Expect | Fetch):

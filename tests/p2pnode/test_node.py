@@ -499,6 +499,16 @@ def test_what_was_asked_for_before_a_jump_is_no_use_after_it():
         assert behind.position == Slot(10)
 
 
+def test_a_step_that_was_jumped_over_is_not_mixed_when_the_rest_of_it_comes():
+    """Its last value is told again by who connects late; the others were let go of at the jump."""
+    behind = node(steps=20, retained=12)
+    behind.handle(Trained(0, digest(0, 0, 0)))
+    tell(behind, at(0, 1))
+    assert Release(Slot(10), Slot(0)) in leave_behind(behind)
+    assert not [effect for effect in tell(behind, at(0, 2)) if isinstance(effect, Mix)]
+    assert behind.position == Slot(10)
+
+
 def test_who_jumps_says_its_last_words_of_what_it_leaves():
     behind = node(steps=20)
     behind.handle(Received(3, Proposal(at(0, 3))))
