@@ -70,10 +70,11 @@ class _Tee:
         self._console = console
         self._hidden = LEVELS[: LEVELS.index(shown)]
         self._json = structlog.processors.JSONRenderer()
+        self._traced = structlog.processors.ExceptionRenderer()
         self._people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
 
     def _write(self, **event: object) -> None:
-        line = str(self._json(None, "", dict(event)))
+        line = str(self._json(None, "", self._traced(None, "", dict(event))))
         try:
             self._file.write(line.encode() + b"\n")
         except OSError:

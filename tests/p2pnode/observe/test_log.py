@@ -22,6 +22,17 @@ def test_events_are_lines_of_json_and_more_are_appended(tmp_path):
     assert said[0]["timestamp"].endswith("Z")
 
 
+def test_the_file_says_where_an_error_came_from(tmp_path):
+    path = tmp_path / "log.jsonl"
+    try:
+        {}["no such vector"]
+    except KeyError:
+        open_log(path, "node0").exception("failed", exc_info=True)
+    [event] = map(json.loads, path.read_text().splitlines())
+    assert "KeyError: 'no such vector'" in event["exception"]
+    assert "in test_the_file_says" in event["exception"]
+
+
 def test_each_line_says_where_the_node_is_unless_it_is_about_another_place(tmp_path):
     here = {"step": 3, "phase": "waiting"}
     log = open_log(tmp_path / "log.jsonl", "node0", where=lambda: here)
