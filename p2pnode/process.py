@@ -6,6 +6,7 @@ after that, the second Ctrl-C, ends the process at once, as a crash would: nothi
 """
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -73,6 +74,7 @@ def run_node(
         except P2PNodeError as error:
             log.error("halted", reason=str(error))  # noqa: TRY400
             return EXIT_FAILED
+        gc.freeze()  # torch's hundred thousands of objects stay: to look through them takes time of steps
         return uvloop.run(_run(driver, log, told, tensorboard))
 
 

@@ -7,6 +7,7 @@ output. When standard input ends, however its other side ended, every node is st
 """
 
 import ctypes
+import gc
 import json
 import os
 import select
@@ -78,6 +79,8 @@ def _load(order: dict[str, Any]) -> None:
     except ConfigError as error:
         _report(refused=str(error))
     else:
+        gc.collect()
+        gc.freeze()  # to look through what all share, each node would write to it, and so have it all for itself
         _report(loaded=True)
 
 
