@@ -158,10 +158,13 @@ class Punctuality:
         if slot < owed:
             return
         self._owed.pop(peer, None)
-        for later, entered in self._entered.items():
-            if later > slot:
-                self._owed[peer] = (later, entered.at)
-                return
+        next_one = None
+        for later in reversed(self._entered):  # it is the last one or near it; all are many
+            if later <= slot:
+                break
+            next_one = later
+        if next_one is not None:
+            self._owed[peer] = (next_one, self._entered[next_one].at)
 
 
 def _kind(slot: Slot) -> _Kind:
