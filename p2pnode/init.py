@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.config import NodeConfig
-from p2pnode.durable import sync_folder
+from p2pnode.durable import sync
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis, Member, read_json
 from p2pnode.home import Home
@@ -143,7 +143,7 @@ def _furnish(home: Home, identity: Identity, certificate: str, config: str, pass
     DurableSigner.begin(identity, home.journal)
     home.certificate.write_text(certificate)
     home.config.write_text(config, encoding="utf-8")
-    sync_folder(home.path.absolute().parent)
+    sync(home.path.absolute().parent)
 
 
 def _config(place: Place) -> str:

@@ -1,7 +1,8 @@
 """What a node goes on from after a crash: checkpoints of its model, and its own latest vectors.
 
-Both are safetensors files with a checksum over all they say, replaced in one piece; nothing that is read here can run
-code.
+Both are safetensors files with a checksum over all they say; nothing that is read here can run code. A checkpoint is
+replaced in one piece. A vector is written over one that is needed no more: a new file and its name would cost three
+waits for the disk, each step, and this is one.
 """
 
 import json
@@ -16,7 +17,7 @@ import blake3
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from p2pnode.durable import make_folder, replace_file, write_all
+from p2pnode.durable import make_folder, replace_file, sync, write_all, write_over
 from p2pnode.errors import ConfigError, asking_disk
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector, digest_of
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Digest, Slot
@@ -27,6 +28,10 @@ Unusable: TypeAlias = Callable[[Path, str], None]
 OUTBOX_STEPS = 2
 """Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
 
+_SPARE_STEPS = 1
+"""Steps before those whose vectors stay until theirs is written over. What a crash leaves of a write is so never a
+vector that is needed: it has the name of one that is not."""
+
 _HEADER_BYTES = struct.Struct("<Q")
 _ALIGNED_BYTES = 8
 """Of a safetensors file: its header begins with its own length, and ends where a number of any type may begin."""
@@ -34,8 +39,11 @@ _ALIGNED_BYTES = 8
 _NAMES = {ARRAYS[FLOAT32]: "F32", ARRAYS[BFLOAT16]: "U16", ARRAYS[FLOAT16]: "F16"}
 """What safetensors calls them; bfloat16 is kept as its bits."""
 
+_ANY = tuple(ARRAYS.values())
+
 _STEP = re.compile("[0-9]{1,19}")
-_SLOT = re.compile(r"([0-9]{20})-([0-9]{3})-([0-9]{5})\.safetensors")
+_SLOT = re.compile("([0-9]{20})-([0-9]{3})-([0-9]{5})")
+_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +102,69 @@ class Outbox:
         self._network = network.hex()
         self._unusable = unusable
         make_folder(folder)
+        with asking_disk(folder):
+            self._recover()
 
     def put(self, slot: Slot, vector: Announced, digest: Digest) -> None:
-        """Make one's own vector of this slot, which has this digest, durable bit for bit, and forget those of steps
-        before the last."""
-        tensors, metadata, digests = {"vector": vector}, {"network": self._network}, {"vector": digest}
-        replace_file(self._path(slot), lambda fd: _write_sealed(fd, tensors, metadata, digests))
-        for old in self._files():
-            if old.step <= slot.step - OUTBOX_STEPS:
-                with asking_disk(self._path(old)):
-                    self._path(old).unlink()
+        """Make one's own vector of this slot, which has this digest, durable bit for bit, and forget one of those that
+        are older than the last steps."""
+        tensors, digests = {"vector": vector}, {"vector": digest}
+        metadata = {"network": self._network, "slot": self._path(slot).stem}
+
+        def write(fd: int) -> None:
+            _write_sealed(fd, tensors, metadata, digests)
+
+        path = self._path(slot)
+        old = next((old for old in self._files() if old.step <= slot.step - OUTBOX_STEPS - _SPARE_STEPS), None)
+        if old is None or path.exists():
+            replace_file(path, write)
+        else:
+            write_over(self._path(old), write)
+            with asking_disk(path):
+                self._path(old).replace(path)  # should a power cut undo it, the file says itself whose it is
 
     def get(self, slot: Slot) -> Announced | None:
         """One's own vector of this slot, if it is kept and whole."""
-        _, tensors = _whole(self._path(slot), self._network, self._unusable, tuple(ARRAYS.values()))
-        return tensors.get("vector")
+        path = self._path(slot)
+        metadata, tensors = _whole(path, self._network, self._unusable, _ANY)
+        return tensors.get("vector") if metadata.get("slot", path.stem) == path.stem else None
 
     def kept(self) -> dict[Slot, Announced]:
         """One's own vectors that are kept and whole, in order of their slots."""
         read = {slot: self.get(slot) for slot in self._files()}
         return {slot: vector for slot, vector in read.items() if vector is not None}
 
+    def _recover(self) -> None:
+        """Give each vector the name of the slot that it says it is of, and remove what a crash left of one."""
+        newest, torn = 0, []
+        for slot in reversed(self._files()):  # names lag behind: so none is given that another is yet to be freed of
+            path = self._path(slot)
+            metadata, _ = _whole(path, self._network, lambda path, why: None, _ANY)
+            if not metadata:
+                torn.append(slot)
+                continue
+            sync(path)  # a process that was killed while it wrote may have come to the end
+            said = _slot(metadata.get("slot", path.stem)) or slot
+            newest = max(newest, said.step)
+            if said != slot:
+                path.replace(self._path(said))
+        for slot in torn:
+            if slot.step <= newest - OUTBOX_STEPS:
+                self._path(slot).unlink()
+        sync(self._folder)
+
     def _files(self) -> list[Slot]:
-        names = (_SLOT.fullmatch(file.name) for file in self._folder.iterdir())
-        return sorted(Slot(*map(int, name.groups())) for name in names if name)
+        slots = (_slot(file.stem) for file in self._folder.iterdir() if file.suffix == _SUFFIX)
+        return sorted(slot for slot in slots if slot is not None)
 
     def _path(self, slot: Slot) -> Path:
-        return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}.safetensors"
+        return self._folder / f"{slot.step:020}-{slot.exchange:03}-{slot.sub_round:05}{_SUFFIX}"
+
+
+def _slot(name: str) -> Slot | None:
+    """Which slot's vector has this name, if one's has."""
+    numbers = _SLOT.fullmatch(name)
+    return Slot(*map(int, numbers.groups())) if numbers else None
 
 
 def _write_sealed(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import blake3
 
-from p2pnode.durable import replace_file, sync_folder, write_all
+from p2pnode.durable import replace_file, sync, write_all
 from p2pnode.errors import JournalCorrupt, JournalError, JournalMissing, asking_disk
 
 RECORD_BYTES_MAX = 4096
@@ -62,7 +62,7 @@ class Journal:
                 os.ftruncate(self._fd, sound)
             # A process that was killed may have left records that can be read and are not durable yet, or a name.
             os.fsync(self._fd)
-            sync_folder(path.parent)
+            sync(path.parent)
 
     @staticmethod
     def make(path: Path, records: Iterable[bytes] = ()) -> None:

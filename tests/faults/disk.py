@@ -5,6 +5,7 @@ here, so that at any moment it is known what a power cut may leave: `Disk.images
 same disk, going on: all that it wrote can be read, and none of it is any more durable than before.
 """
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -172,9 +173,9 @@ class Disk:
         try:
             self.before("write")
         except OSError:
-            self._append(fd, inode, data[: len(data) // 2])
+            self._put(fd, inode, data[: len(data) // 2])
             raise
-        return self._append(fd, inode, data)
+        return self._put(fd, inode, data)
 
     def fsync(self, fd: int) -> None:
         name, inode = self._open[fd]
@@ -237,8 +238,9 @@ class Disk:
         for fd in list(self._open):
             self.close(fd)
 
-    def _append(self, fd: int, inode: Inode, data: bytes) -> int:
-        inode.pending.append((len(inode.now), bytes(data)))  # the storage only ever writes at the end
+    def _put(self, fd: int, inode: Inode, data: bytes) -> int:
+        appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+        inode.pending.append((len(inode.now) if appends else os.lseek(fd, 0, os.SEEK_CUR), bytes(data)))
         return _REAL["write"](fd, data)
 
     def _rename(self, naming: Naming) -> None:

@@ -19,7 +19,7 @@ from tests.faults.disk import Disk, Files, Machine
 
 IDENTITY = Identity.of_seed(b"a node's whole life, many times!")
 NETWORK = b"n" * 32
-STEPS = 3
+STEPS = 5
 LENGTH = 2
 
 

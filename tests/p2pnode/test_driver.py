@@ -1430,13 +1430,13 @@ def test_of_each_damaged_file_it_is_told_once_what_is_done_without_it_and_what_i
     uvloop.run(_run_homes([home]))
     assert make(home)._log.of("file unusable") == []
     vectors = sorted(home.outbox.iterdir())
-    assert len(vectors) == 2
+    assert len(vectors) == 3
     for file in (home.checkpoint, *vectors):
         flip(file)
     driver = make(home)
     driver._said()
     told = {said.pop("file"): said for said in driver._log.of("file unusable")}
-    assert len(driver._log.of("file unusable")) == 3
+    assert len(driver._log.of("file unusable")) == 4
     assert told.keys() == {str(home.checkpoint), *map(str, vectors)}
     assert told[str(home.checkpoint)] == {
         "reason": "it is damaged: its checksum is another",

@@ -12,6 +12,7 @@ import pytest
 from p2pnode import durable
 from p2pnode.errors import P2PNodeError, asking_disk
 from p2pnode.storage import checkpoint, journal, signer
+from p2pnode.storage.checkpoint import Outbox
 from p2pnode.storage.journal import Journal
 from p2pnode.storage.signer import DurableSigner
 from tests.faults import sweep
@@ -28,7 +29,7 @@ def speaks_before_the_flush(patch):
 
 def skips_the_sync_of_folders(patch):
     for module in (durable, journal):
-        patch.setattr(module, "sync_folder", lambda folder: None)
+        patch.setattr(module, "sync", lambda folder: None)
 
 
 def skips_the_sync_of_a_new_file(patch):
@@ -37,7 +38,7 @@ def skips_the_sync_of_a_new_file(patch):
     def hasty(path, write):
         with without(patch, "fsync"):
             replace_file(path, write)
-        durable.sync_folder(path.parent)
+        durable.sync(path.parent)
 
     for module in (journal, checkpoint):
         patch.setattr(module, "replace_file", hasty)
@@ -49,7 +50,7 @@ def rewrites_in_place(patch):
         write(fd)
         os.fsync(fd)
         os.close(fd)
-        durable.sync_folder(path.parent)
+        durable.sync(path.parent)
 
     for module in (journal, checkpoint):
         patch.setattr(module, "replace_file", in_place)
@@ -57,6 +58,27 @@ def rewrites_in_place(patch):
 
 def makes_no_outbox_durable(patch):
     patch.setattr(checkpoint, "make_folder", lambda path: path.mkdir(exist_ok=True))
+
+
+def skips_the_sync_of_what_is_written_over(patch):
+    def hasty(path, write):
+        fd = os.open(path, os.O_WRONLY)
+        write(fd)
+        os.close(fd)
+
+    patch.setattr(checkpoint, "write_over", hasty)
+
+
+def writes_over_what_is_needed(patch):
+    patch.setattr(checkpoint, "_SPARE_STEPS", -1)
+
+
+def trusts_a_vector_that_a_killed_process_left(patch):
+    patch.setattr(checkpoint, "sync", lambda path: None)
+
+
+def believes_the_names_of_vectors(patch):
+    patch.setattr(Outbox, "_recover", lambda self: None)
 
 
 def records_no_floor(patch):
@@ -186,6 +208,14 @@ MUTANTS = {
     "skips the sync of a new file": Mutant(skips_the_sync_of_a_new_file, WHOLE_WRITES, "cannot be sent again"),
     "rewrites in place": Mutant(rewrites_in_place, WHOLE_WRITES, "its beginning is lost"),
     "makes no outbox durable": Mutant(makes_no_outbox_durable, WHOLE_WRITES, "cannot be sent again"),
+    "skips the sync of what is written over": Mutant(
+        skips_the_sync_of_what_is_written_over, WHOLE_WRITES, "cannot be sent again"
+    ),
+    "writes over what is needed": Mutant(writes_over_what_is_needed, TORN_WRITES, "cannot be sent again"),
+    "trusts a vector that a killed process left": Mutant(
+        trusts_a_vector_that_a_killed_process_left, sweep.kills, "cannot be sent again"
+    ),
+    "believes the names of vectors": Mutant(believes_the_names_of_vectors, WHOLE_WRITES, "cannot be sent again"),
     "records no floor": Mutant(records_no_floor, WHOLE_WRITES, "is forgotten"),
     "forgets what is on the floor": Mutant(forgets_what_is_on_the_floor, WHOLE_WRITES, "is forgotten"),
     "takes a torn record for a whole one": Mutant(takes_a_torn_record_for_a_whole_one, TORN_WRITES, "no signer writes"),
