@@ -13,7 +13,7 @@ from p2pnode.cli.console import EXIT_FAILED, answer
 from p2pnode.cli.options import AsJson, HomeFolder, PassphraseFile, Source, Written, names, one_of
 from p2pnode.home import Home
 from p2pnode.observe import table
-from p2pnode.observe.log import LEVELS, Console
+from p2pnode.observe.levels import LEVELS, Console
 from p2pnode.passphrase import asking
 from p2pnode.top import EVERY_S, homes_of
 from p2pnode.top import show as show_nodes
