@@ -6,36 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from p2pnode.cli.charter import choice_of, data_dir_of, genesis_values, proposal_of
+from p2pnode.cli.charter import Exchange, Learning, data_folder, genesis_values, proposal_of, spread
 from p2pnode.cli.console import answer
-from p2pnode.cli.options import (
-    Alpha,
-    AsJson,
-    Broadcast,
-    Clip,
-    DataDir,
-    Gather,
-    HomeFolder,
-    LocalBatch,
-    LocalSteps,
-    Lr,
-    LrDecayEvery,
-    Momentum,
-    PassphraseFile,
-    Placement,
-    Recipe,
-    Redundancy,
-    Rule,
-    Seed,
-    Source,
-    Staleness,
-    Start,
-    Steps,
-    SubRounds,
-    Task,
-    Vectors,
-    Wire,
-)
+from p2pnode.cli.options import AsJson, DataDir, HomeFolder, PassphraseFile, Recipe, Source
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis
 from p2pnode.home import START, Home
@@ -83,32 +56,15 @@ def keygen(
 
 
 @charters.command()
+@spread
 def new(
+    *,
     cards: Annotated[list[Path], typer.Argument(help="Join cards, as `keygen` makes them.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("genesis.json"),
     f: Annotated[int, typer.Option("--f", min=0, help="Liars to tolerate.")] = 0,
     recipe: Recipe = "trimmed",
-    rule: Rule = None,
-    broadcast: Broadcast = None,
-    sub_rounds: SubRounds = None,
-    gather: Gather = None,
-    redundancy: Redundancy = None,
-    local_steps: LocalSteps = None,
-    placement: Placement = None,
-    wire: Wire = None,
-    staleness: Staleness = None,
-    task: Task = "digits",
-    alpha: Alpha = None,
-    steps: Steps = None,
-    local_batch: LocalBatch = None,
-    momentum: Momentum = None,
-    lr: Lr = None,
-    lr_decay_every: LrDecayEvery = None,
-    clip: Clip = None,
-    vectors: Vectors = "tls",
-    seed: Seed = 0,
-    start: Start = None,
-    data_dir: DataDir = None,
+    exchange: Exchange,
+    learning: Learning,
     as_json: AsJson = False,
 ) -> None:
     """Make a genesis of join cards; the same cards and options make the same network. Every member gets a copy.
@@ -124,11 +80,8 @@ def new(
     """
     if out.exists():
         raise ConfigError(f"{out}: exists. Remedy: choose another file, a genesis is never overwritten")
-    choice = choice_of(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
-    proposal = proposal_of(task, data_dir, seed, start)
-    values = genesis_values(
-        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
-    )
+    proposal = proposal_of(learning)
+    values = genesis_values(f, recipe, exchange, learning, proposal)
     genesis = unite(cards, values)
     try:
         if proposal is not None:
@@ -186,32 +139,15 @@ def unseal(home: HomeFolder, passphrase_file: PassphraseFile = None) -> None:
 
 
 @commands.command()
+@spread
 def init(
+    *,
     out: Annotated[Path, typer.Argument(help="Folder for the genesis and the homes.", show_default=False)],
     address: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a member, once for each.", show_default=False)],
     f: Annotated[int, typer.Option("--f", min=0, help="Liars to tolerate.")] = 0,
     recipe: Recipe = "trimmed",
-    rule: Rule = None,
-    broadcast: Broadcast = None,
-    sub_rounds: SubRounds = None,
-    gather: Gather = None,
-    redundancy: Redundancy = None,
-    local_steps: LocalSteps = None,
-    placement: Placement = None,
-    wire: Wire = None,
-    staleness: Staleness = None,
-    task: Task = "digits",
-    data_dir: DataDir = None,
-    alpha: Alpha = None,
-    steps: Steps = None,
-    local_batch: LocalBatch = None,
-    momentum: Momentum = None,
-    lr: Lr = None,
-    lr_decay_every: LrDecayEvery = None,
-    clip: Clip = None,
-    vectors: Vectors = "tls",
-    seed: Seed = 0,
-    start: Start = None,
+    exchange: Exchange,
+    learning: Learning,
     as_json: AsJson = False,
 ) -> None:
     """Found a network: write its genesis, and a home folder for each member, to be copied to its machine.
@@ -223,13 +159,10 @@ def init(
     """
     if (out / "genesis.json").exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
-    choice = choice_of(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
-    proposal = proposal_of(task, data_dir, seed, start)
-    values = genesis_values(
-        f, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
-    )
-    settings = {"data_dir": data_dir_of(task, data_dir), "task": None if proposal is None else proposal.source}
-    weights = None if proposal is None else proposal.start
+    proposal = proposal_of(learning)
+    values = genesis_values(f, recipe, exchange, learning, proposal)
+    source, weights = (None, None) if proposal is None else (proposal.source, proposal.start)
+    settings = {"data_dir": data_folder(learning.task, learning.data_dir), "task": source}
     genesis = found(out, [_place(text, settings) for text in address], values, weights)
     homes = [str(out / member.name) for member in genesis.members]
     if as_json:

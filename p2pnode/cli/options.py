@@ -19,13 +19,7 @@ Recipe = Annotated[str, typer.Option(help=f"What a step exchanges: {', '.join(RE
 Rule = Annotated[str | None, typer.Option(help=f"Mix by this instead of the recipe's: {', '.join(RULES)}.")]
 Broadcast = Annotated[str | None, typer.Option(help=f"Exchange by this instead: {', '.join(BROADCASTS)}.")]
 SubRounds = Annotated[int | None, typer.Option(help="Sub-rounds a step; default: enough to halve the spread.")]
-Gather = Annotated[
-    str | None,
-    typer.Option(help="Wait for a quorum of n−f, or for all, as in synchronous settings.", show_default=False),
-]
-Redundancy = Annotated[int | None, typer.Option(help="Members that are not waited for, from f; default: f.")]
 LocalSteps = Annotated[int | None, typer.Option(help="Gradients that are followed between exchanges of models.")]
-Placement = Annotated[str | None, typer.Option(help="Momentum of one's own gradients (worker), or of agreed (update).")]
 Wire = Annotated[
     str | None,
     typer.Option(
@@ -38,17 +32,10 @@ Staleness = Annotated[
         help="1: take a step's gradient while the last one's models are exchanged; default: 0.", show_default=False
     ),
 ]
-Task = Annotated[
-    str, typer.Option(help=f"What is learned: {', '.join(TASKS)}; or your own code, as FILE.py:NAME or MODULE:NAME.")
-]
 Listed = Annotated[str, typer.Option("--task", help=f"What is learned: {', '.join(TASKS)}.")]
 Source = Annotated[
     str | None,
     typer.Option("--task", help="Your own code of the genesis' task: FILE.py:NAME or MODULE:NAME.", show_default=False),
-]
-Start = Annotated[
-    Path | None,
-    typer.Option(help="A safetensors file of weights to begin with; default: the seed draws.", show_default=False),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the task's data files.")]
 Alpha = Annotated[float | None, typer.Option(help="Dirichlet concentration of labels a node; default: i.i.d. data.")]
@@ -61,7 +48,6 @@ LrDecayEvery = Annotated[
 ]
 Clip = Annotated[float | None, typer.Option(help="Largest norm of a gradient; default: none.")]
 Vectors = Annotated[str, typer.Option(help="How vectors travel: tls, or plain where nobody else can listen.")]
-Seed = Annotated[int, typer.Option(help="Seed of initial model, data split and batches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 Written = Annotated[
     Path | None,

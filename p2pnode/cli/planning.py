@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from p2pnode.cli.charter import choice_of, data_dir_of, genesis_values
+from p2pnode.cli.charter import Exchange, Learning, data_folder, genesis_values
 from p2pnode.cli.console import answer
 from p2pnode.cli.options import (
     AsJson,
@@ -71,9 +71,10 @@ def plan(
     from p2pnode.prospect import foretell
 
     rate = None if link is None else bits_per_second(link)
-    choice = choice_of(recipe, rule, broadcast, sub_rounds, None, None, local_steps, None, wire, staleness)
-    folder = data_dir_of(task, data_dir)
-    values = genesis_values(byzantine, choice, task, None, steps, local_batch, None, None, None, None, vectors, 0)
+    exchange = Exchange(rule, broadcast, sub_rounds, local_steps=local_steps, wire=wire, staleness=staleness)
+    learning = Learning(task, data_dir, steps=steps, local_batch=local_batch, vectors=vectors)
+    folder = data_folder(task, data_dir)
+    values = genesis_values(byzantine, recipe, exchange, learning)
     told = foretell(values, nodes, None if folder is None else Path(folder), rate)
     if as_json:
         print(json.dumps(told, indent=2))

@@ -2,33 +2,14 @@
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2pnode.cli.charter import data_dir_of
+from p2pnode.cli.charter import Exchange, data_folder, spread
 from p2pnode.cli.console import EXIT_FAILED, answer, people
-from p2pnode.cli.options import (
-    Alpha,
-    AsJson,
-    Broadcast,
-    Clip,
-    DataDir,
-    Gather,
-    Listed,
-    LocalBatch,
-    LocalSteps,
-    Lr,
-    LrDecayEvery,
-    Momentum,
-    Placement,
-    Redundancy,
-    Rule,
-    Staleness,
-    SubRounds,
-    Wire,
-    names,
-)
+from p2pnode.cli.options import Alpha, AsJson, Clip, DataDir, Listed, LocalBatch, Lr, LrDecayEvery, Momentum, names
 from p2pnode.errors import ConfigError
 from p2pnode.observe import table
 from p2pnode.recipe import BROADCASTS, RECIPES
@@ -41,22 +22,16 @@ commands = typer.Typer()
 
 
 @commands.command()
+@spread
 def simulate(
+    *,
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 4,
     byzantine: Annotated[int, typer.Option(min=0, help="How many of them lie: the last ones.")] = 1,
     f: Annotated[int | None, typer.Option("--f", min=0, help="Liars to tolerate; default: --byzantine.")] = None,
     recipe: Annotated[
         str, typer.Option(help=f"A recipe ({', '.join(RECIPES)}), or one broadcast alone: {', '.join(BROADCASTS)}.")
     ] = "jungle-rb",
-    rule: Rule = None,
-    broadcast: Broadcast = None,
-    sub_rounds: SubRounds = None,
-    gather: Gather = None,
-    redundancy: Redundancy = None,
-    local_steps: LocalSteps = None,
-    placement: Placement = None,
-    wire: Wire = None,
-    staleness: Staleness = None,
+    exchange: Exchange,
     attack: Annotated[str, typer.Option(help="What liars do, as in `testnet`; twins; or all, in turn.")] = "all",
     schedule: Annotated[str, typer.Option(help=f"What the network does: {', '.join(SCHEDULES)}; or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 100,
@@ -106,9 +81,9 @@ def simulate(
             f"{needless[0]}: nothing is trained that it could change. Remedy: add --train, or leave it out"
         )
     if train:
-        data_dir_of(task, data_dir)
-    options = {"gather": gather, "redundancy": redundancy, "local_steps": local_steps, "placement": placement}
-    options |= {"wire": wire, "staleness": staleness}
+        data_folder(task, data_dir)
+    options = asdict(exchange)
+    rule, broadcast, sub_rounds = (options.pop(name) for name in ("rule", "broadcast", "sub_rounds"))
     sweep = Sweep(
         nodes,
         byzantine,

@@ -1,6 +1,5 @@
 """A whole network on this machine: `testnet`."""
 
-import asyncio
 import json
 import signal
 import time
@@ -12,36 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from p2pnode.byzantine import ATTACKS, check_attacks
-from p2pnode.cli.charter import choice_of, data_dir_of, genesis_values, proposal_of
+from p2pnode.cli.charter import Exchange, Learning, data_folder, genesis_values, proposal_of, spread
 from p2pnode.cli.console import EXIT_FAILED, answer, people, say
-from p2pnode.cli.options import (
-    Alpha,
-    AsJson,
-    Broadcast,
-    Clip,
-    DataDir,
-    Gather,
-    LocalBatch,
-    LocalSteps,
-    Lr,
-    LrDecayEvery,
-    Momentum,
-    Placement,
-    Recipe,
-    Redundancy,
-    Rule,
-    Seed,
-    Staleness,
-    Start,
-    Steps,
-    SubRounds,
-    Task,
-    Vectors,
-    Wire,
-    Written,
-    names,
-    one_of,
-)
+from p2pnode.cli.options import AsJson, Recipe, Written, names, one_of
 from p2pnode.errors import ConfigError
 from p2pnode.learning.source import names_code
 from p2pnode.observe import table
@@ -58,7 +30,9 @@ commands = typer.Typer()
 
 
 @commands.command("testnet")
+@spread
 def run_testnet(
+    *,
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for genesis, homes and summary.json.")] = Path("runs/testnet"),
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 7,
@@ -66,27 +40,8 @@ def run_testnet(
     f: Annotated[int | None, typer.Option("--f", help="Liars to tolerate; default: --byzantine, 0 for dsgd.")] = None,
     attack: Annotated[str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}.")] = "alie,equivocate",
     recipe: Recipe = "trimmed",
-    rule: Rule = None,
-    broadcast: Broadcast = None,
-    sub_rounds: SubRounds = None,
-    gather: Gather = None,
-    redundancy: Redundancy = None,
-    local_steps: LocalSteps = None,
-    placement: Placement = None,
-    wire: Wire = None,
-    staleness: Staleness = None,
-    task: Task = "digits",
-    data_dir: DataDir = None,
-    alpha: Alpha = None,
-    steps: Steps = None,
-    local_batch: LocalBatch = None,
-    momentum: Momentum = None,
-    lr: Lr = None,
-    lr_decay_every: LrDecayEvery = None,
-    clip: Clip = None,
-    vectors: Vectors = "tls",
-    seed: Seed = 0,
-    start: Start = None,
+    exchange: Exchange,
+    learning: Learning,
     engine: Annotated[
         str,
         typer.Option(help="Where nodes run: processes on loopback; netns, each on a host of its own; or containers."),
@@ -131,43 +86,12 @@ def run_testnet(
 
       p2pnode testnet --perturb random
     """
-    from p2pnode.testnet import Plan
-
-    began = context.find_object(float)
-    attacks = names(attack)
-    check_attacks(attacks)
-    if byzantine >= nodes:
-        raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
     tolerated = f if f is not None else (0 if recipe == "dsgd" else byzantine)
-    choice = choice_of(recipe, rule, broadcast, sub_rounds, gather, redundancy, local_steps, placement, wire, staleness)
-    proposal = proposal_of(task, data_dir, seed, start)
-    if proposal is not None and proposal.source is None and names_code(task):
-        raise ConfigError(f"task = {task!r}: it is a model alone. Remedy: name a p2pnode.task(model, data, loss)")
-    values = genesis_values(
-        tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
-    )
-    if byzantine > tolerated:
-        say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
-    source = None if proposal is None else proposal.source
-    if source is not None and engine == "containers":
-        raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
-    if tensorboard is not None and engine == "containers":
-        raise ConfigError("tensorboard: containers write to their homes only. Remedy: choose another engine")
-    if perturb is not None and engine == "containers":
-        raise ConfigError(f"perturb = {perturb!r}: containers cannot be hurt from here. Remedy: choose another engine")
-    plan = Plan(
-        out,
-        values,
-        nodes,
-        byzantine,
-        attacks,
-        data_dir_of(task, data_dir),
-        stall,
-        source=source,
-        start=None if proposal is None else proposal.start,
-        tensorboard=tensorboard,
-    )
+    plan = _plan(out, nodes, byzantine, tolerated, names(attack), recipe, exchange, learning, stall, tensorboard)
+    if engine == "containers":
+        _check_containers(plan, learning.task, perturb)
     perturbations = _perturbations(plan, perturb, perturb_seed, links=engine == "netns")
+    began = context.find_object(float)
     with _hosts(engine, nodes, link_mbit, link_delay) as hosts, _containers(engine, image) as containers:
         placed = replace(plan, hosts=hosts, containers=containers)
         summary = _watched(placed, perturbations, time.time() if began is None else began, quiet=as_json, page=page)
@@ -182,6 +106,50 @@ def run_testnet(
         say("[bold red]broken[/]", sentence)
     if summary.get("failures"):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _plan(
+    out: Path,
+    nodes: int,
+    byzantine: int,
+    f: int,
+    attacks: tuple[str, ...],
+    recipe: str,
+    exchange: Exchange,
+    learning: Learning,
+    stall: float,
+    tensorboard: Path | None,
+) -> "Plan":
+    """What is to run; tells where it may fail."""
+    from p2pnode.testnet import Plan
+
+    check_attacks(attacks)
+    if byzantine >= nodes:
+        raise ConfigError(f"byzantine = {byzantine}: of {nodes} nodes one at least is honest. Remedy: choose fewer")
+    proposal = proposal_of(learning)
+    source, start = (None, None) if proposal is None else (proposal.source, proposal.start)
+    if proposal is not None and source is None and names_code(learning.task):
+        raise ConfigError(
+            f"task = {learning.task!r}: it is a model alone. Remedy: name a p2pnode.task(model, data, loss)"
+        )
+    values = genesis_values(f, recipe, exchange, learning, proposal)
+    if byzantine > f:
+        say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {f}: it may well fail")
+    folder = data_folder(learning.task, learning.data_dir)
+    return Plan(
+        out, values, nodes, byzantine, attacks, folder, stall, source=source, start=start, tensorboard=tensorboard
+    )
+
+
+def _check_containers(plan: "Plan", task: str, perturb: str | None) -> None:
+    """Refuse what reaches into a process or its files: containers are shut."""
+    for given, why in (
+        (plan.source and f"task = {task!r}", "your code is not in the image"),
+        (plan.tensorboard and "tensorboard", "containers write to their homes only"),
+        (perturb and f"perturb = {perturb!r}", "containers cannot be hurt from here"),
+    ):
+        if given:
+            raise ConfigError(f"{given}: {why}. Remedy: choose another engine")
 
 
 def _perturbations(plan: "Plan", perturb: str | None, seed: int | None, *, links: bool) -> "Perturbations | None":
@@ -229,6 +197,8 @@ def _watched(
     plan: "Plan", perturbations: "Perturbations | None", began: float, *, quiet: bool, page: bool
 ) -> dict[str, Any]:
     """The summary of a testnet that was shown while it ran."""
+    import asyncio
+
     import uvloop
 
     from p2pnode.netpage import NetPage
