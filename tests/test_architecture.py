@@ -20,6 +20,7 @@ ALLOWED = {
     "asyncio": (
         "p2pnode/net/",
         "p2pnode/admin.py",
+        "p2pnode/checkers.py",
         "p2pnode/driver.py",
         "p2pnode/fitting.py",
         "p2pnode/perturbed.py",
