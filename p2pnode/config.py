@@ -3,14 +3,12 @@
 `node.toml` in the node's home holds these; all of it has defaults but the address to listen on.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from p2pnode.errors import ConfigError
-from p2pnode.settings import Address, Settings, check
+from p2pnode.settings import Address, Settings, load
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -64,10 +62,4 @@ class NodeConfig(Settings):
         Raises:
             ConfigError: if the file is missing or wrong anywhere.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; make a home with `p2pnode init`") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not TOML ({error}); mend that line") from error
-        return check(cls, values, path)
+        return load(cls, path, "make a home with `p2pnode init`")

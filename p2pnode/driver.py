@@ -7,7 +7,6 @@ Training, mixing, evaluation and checkpoints run one after another in a worker t
 import asyncio
 import json
 import math
-import os
 import resource
 import sys
 import time
@@ -19,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 
 from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
 from p2pnode.assignment import enrolled
+from p2pnode.checkers import Checkers
 from p2pnode.codec import Finished, Holding, Want, WireMessage
 from p2pnode.config import NodeConfig
 from p2pnode.courier import Courier, Parcel
@@ -36,7 +35,6 @@ from p2pnode.identity import Ahead, Ask, KeyRing, unasked
 from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Evaluation
-from p2pnode.learning.wire import narrow
 from p2pnode.lookout import Lookout
 from p2pnode.membership import occupant
 from p2pnode.net import mdns
@@ -67,11 +65,12 @@ from p2pnode.node import (
 from p2pnode.observe.history import History
 from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases, TimedSigner, timed
+from p2pnode.proposals import Proposals
 from p2pnode.standing import Standing
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector, Vectors, Verdict, digest_of
-from protocols.effects import Accuse, Broadcast, Certificate, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
+from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
 from protocols.header import Digest, Header, PeerId, Slot
 from protocols.protocol import Party
@@ -86,15 +85,8 @@ vectors, and rounds them first, `observe` of what the owner may look at (`p2pnod
 that is made durable, `talk` what is handled and sent but for `signatures`. Beside these it waits for its peers
 (`wire`), or for nothing but the machine (`idle`)."""
 
-_AHEAD_MIN = 32
-"""Signatures of certificates in one turn from which on threads check them: some 2 ms of the loop's thread. To wake the
-threads costs a tenth of that, and more on a busy machine."""
-
 _AHEAD_MAX = 4096
 """Signatures found good ahead that are remembered: some 2 MiB. A step of 32 members has 682."""
-
-_CHECKERS = min(4, os.cpu_count() or 1)
-"""Threads that check signatures; libsodium lets them run side by side."""
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. And for others'
@@ -225,15 +217,16 @@ class Driver:
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
-        self._outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
+        outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
         # Of a total broadcast whoever is slow may need anyone's bytes.
         spare = None if self.recipe.total else _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
         self.vectors = Vectors(length, self.recipe.dtype, spare)
-        said = self._said()
-        first = self._resume(said)
         self._phases = Phases(PHASES, rest="idle")
-        keys = KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members])
-        self._keys = Ahead(keys, _AHEAD_MAX)
+        self._proposals = Proposals(outbox, self.vectors, self.recipe.dtype, self._phases, log)
+        said = self._proposals.said()
+        first = self._resume(said)
+        ring = KeyRing([bytes.fromhex(member.public_key) for member in self.genesis.members])
+        keys = Ahead(ring, _AHEAD_MAX)
         party = Party(
             self.me,
             self.genesis.committee,
@@ -241,7 +234,7 @@ class Driver:
             self.recipe.dtype,
             length,
             TimedSigner(self._signer, self._phases),
-            timed(self._keys, self._phases),
+            timed(keys, self._phases),
         )
         steps = self.genesis.training.steps
         self._accusations = Accusations(home, self.genesis, self.config, party.verify, log)
@@ -256,7 +249,7 @@ class Driver:
         self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")
+        self._checkers = Checkers(keys, self._phases)
         self._forget_before = 0
         self._inbox: list[Event] = []
         self._unread: Counter[PeerId] = Counter()
@@ -403,7 +396,7 @@ class Driver:
         """Let the node answer all that is here, and perform what it asks for."""
         events, self._inbox = self._inbox, []
         self._unread.clear()
-        await self._verify_ahead(events)
+        await self._checkers.verify_ahead(events, self.node, len(self._names))
         with self._phases.during("talk"):
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             self._lookout.note(time.monotonic())
@@ -417,33 +410,6 @@ class Driver:
             for peer in {event.sender for event in events if isinstance(event, Received)}:
                 self._regulate(peer)
             self._mesh.retry()
-
-    async def _verify_ahead(self, events: list[Event]) -> None:
-        """Check the certificates that came together in threads, so that the node, who asks again, finds it done.
-
-        Only those that it will ask about: who sends others must not cost more than to read them.
-        """
-        certificates = [
-            event.message.signed_by()
-            for event in events
-            if isinstance(event, Received) and isinstance(event.message, Certificate) and self._awaits(event.message)
-        ]
-        if _CHECKERS == 1 or sum(map(len, certificates)) < _AHEAD_MIN:
-            return
-        loop = asyncio.get_running_loop()
-        with self._phases.during("signatures"):
-            checks = [loop.run_in_executor(self._checkers, self._keys.check, signed) for signed in certificates]
-            good = await asyncio.gather(*checks)
-        for signed, holds in zip(certificates, good, strict=True):
-            if holds:
-                self._keys.remember(signed)
-
-    def _awaits(self, certificate: Certificate) -> bool:
-        return (
-            self.node.oldest <= certificate.slot.step
-            and certificate.slot <= self.node.horizon
-            and len(certificate.echoes) <= len(self.genesis.members)
-        )
 
     def _regulate(self, peer: PeerId) -> None:
         """Take no more of a peer than the node has got to, and than may wait in it."""
@@ -547,7 +513,7 @@ class Driver:
     def _train(self, step: int) -> tuple[Digest, Announced]:
         with self._phases.during("gradient"):
             vector = self._local.train(step)
-        return self._proposal(Slot(step), vector)
+        return self._proposals.make(Slot(step), vector)
 
     def _trained(self, step: int, made: tuple[Digest, Announced]) -> None:
         """Say what was trained; where the next gradient is taken at it, take it while peers are waited for.
@@ -566,38 +532,12 @@ class Driver:
     def _differentiate(self, slot: Slot, model: Vector, into: Slot) -> tuple[Digest, Announced]:
         with self._phases.during("gradient"):
             vector = self._local.differentiate(slot.step, model)
-        return self._proposal(into, vector)
+        return self._proposals.make(into, vector)
 
     def _descend(self, slot: Slot, direction: Vector, into: Slot | None) -> tuple[Digest, Announced | Vector]:
         with self._phases.during("gradient"):
             vector = self._local.descend(slot.step, direction)
-        return self._proposal(into, vector)
-
-    def _proposal(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Announced | Vector]:
-        """What to propose in a slot, rounded and made durable: after a crash what was proposed before it, even if it
-        would come out otherwise today. A vector that is proposed nowhere stays as it is."""
-        if slot is None:
-            return self._named(vector)
-        with self._phases.during("journal"):
-            kept = self._outbox.get(slot)
-        if kept is not None and self.vectors.fits(kept):
-            return self._named(kept)
-        digest, announced = self._named(self._rounded(slot, vector))
-        with self._phases.during("journal"):
-            self._outbox.put(slot, announced, digest)
-        return digest, announced
-
-    def _rounded(self, slot: Slot, vector: Vector) -> Announced:
-        def saturated(why: str) -> None:
-            self._log.warning("vector saturated", step=slot.step, reason=why)
-
-        with self._phases.during("hash"):
-            return narrow(vector, self.recipe.dtype, saturated)
-
-    def _named(self, vector: Announced | Vector) -> tuple[Digest, Announced | Vector]:
-        vector = np.ascontiguousarray(vector)
-        with self._phases.during("hash"):
-            return digest_of(vector), vector
+        return self._proposals.make(into, vector)
 
     def _mix(self, gathered: Gathered, rows: list[Announced], into: Slot | None) -> tuple[Digest, Announced | Vector]:
         own = [index for index, (peer, _) in enumerate(gathered.values) if peer == self.me]
@@ -606,7 +546,7 @@ class Driver:
         with self._phases.during("observe"):
             self._history.mixed(gathered, rows, mixed, kept, self._trainer.batch_loss)
         self._kept.update(gathered.values[row][0] for row in kept)
-        return self._proposal(into, mixed)
+        return self._proposals.make(into, mixed)
 
     def _rows(self, gathered: Gathered) -> list[Announced]:
         return [_here(self.vectors.get(digest)) for _, digest in gathered.values]
@@ -825,7 +765,7 @@ class Driver:
             self.home.history.write_text(json.dumps(self.history()))
         self._worker.shutdown(cancel_futures=True)
         self._clerk.shutdown(cancel_futures=True)
-        self._checkers.shutdown(cancel_futures=True)
+        self._checkers.shut_down()
         try:
             if self._failure is None and self._result is None:
                 if self._agreed is not None and self._agreed[0] > self._model_step:  # its turn in the worker never came
@@ -842,15 +782,6 @@ class Driver:
         kept = len(self.genesis.members) if self.recipe.total else 1
         step_bytes = self.vectors.nbytes * self.recipe.slots(steps) * kept
         return max(_RETAINED_STEPS_MIN, min(RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
-
-    def _said(self) -> dict[Slot, Digest]:
-        """What this node proposed last before it stopped, taken up again."""
-        said = {}
-        for slot, vector in self._outbox.kept().items():
-            if self.vectors.fits(vector):
-                said[slot] = digest_of(vector)
-                self.vectors.put(slot, said[slot], vector)
-        return said
 
     def _tell_unusable(self, path: Path, why: str) -> None:
         """Say once of a file that it counts as none, what the node does without it, and what is lost."""

@@ -22,7 +22,8 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.learning.flat import released
 from p2pnode.learning.own import Measure, assembled
-from p2pnode.observe.log import Console, open_log
+from p2pnode.observe.levels import Console
+from p2pnode.observe.log import open_log
 from p2pnode.passphrase import asking
 from p2pnode.process import stop_by_signal, told_to_stop
 

@@ -5,7 +5,6 @@ begins when all have stepped again. So each has a healing of its own, and a time
 """
 
 import random
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 from pydantic import Field
 
 from p2pnode.errors import ConfigError
-from p2pnode.settings import Settings, check
+from p2pnode.settings import Settings, load
 
 Kind: TypeAlias = Literal["kill", "restart", "pause", "liar", "disconnect", "partition", "slow"]
 
@@ -92,13 +91,7 @@ class Perturbations(Settings):
         Raises:
             ConfigError: if it is missing or wrong by itself; whether it fits a network, `checked` tells.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"perturb = {str(path)!r}: {error.strerror}. Remedy: name a file, or random") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not TOML ({error}). Remedy: mend that line") from error
-        return check(cls, values, path)
+        return load(cls, path, "name a file, or random", f"perturb = {str(path)!r}")
 
     def checked(self, net: "Subject", source: str | Path) -> "Perturbations":
         """Itself, if all of it can be done to this network.

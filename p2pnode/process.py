@@ -22,7 +22,8 @@ from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.home import Home
 from p2pnode.identity import Ask, unasked
 from p2pnode.learning.own import built_own
-from p2pnode.observe.log import Console, Level, Log, open_log
+from p2pnode.observe.levels import Console, Level
+from p2pnode.observe.log import Log, open_log
 from p2pnode.observe.tensorboard import Scalars
 
 EXIT_GOOD, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2

@@ -3,6 +3,7 @@
 Each field's description is the remedy that an error about it prints.
 """
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -55,6 +56,27 @@ def check(table: type[Table], values: Mapping[str, Any], source: str | Path) -> 
         return table.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(table, detail, source) for detail in error.errors())) from error
+
+
+def load(table: type[Table], path: Path, remedy: str, named: str | None = None) -> Table:
+    """The values of a TOML file as `table`.
+
+    Args:
+        table: what they must be.
+        path: the file.
+        remedy: what to do where it cannot be read.
+        named: how to name it there; None: by its path.
+
+    Raises:
+        ConfigError: if the file is missing or wrong anywhere; see `check`.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{named or path}: {error.strerror}. Remedy: {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML ({error}). Remedy: mend that line") from error
+    return check(table, values, path)
 
 
 def _explain(table: type[Settings], detail: ErrorDetails, source: str | Path) -> str:

@@ -22,7 +22,6 @@ taken. Keys of `options` are further choices of a recipe, and vary as all others
 """
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -39,7 +38,7 @@ from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES, Staleness, Wire, choose
-from p2pnode.settings import Settings, check
+from p2pnode.settings import Settings, check, load
 from p2pnode.simulation.schedule import SCHEDULES
 from p2pnode.simulation.trial import Trial
 from protocols.committee import MEMBERS_MAX, Committee
@@ -284,12 +283,7 @@ def read(file: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
     Raises:
         ConfigError: naming the file, key, value, reason and remedy.
     """
-    try:
-        tables = check(ExperimentFile, tomllib.loads(file.read_text()), file)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}. Remedy: name an experiment file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file}: no TOML: {error}. Remedy: mend it there") from error
+    tables = load(ExperimentFile, file, "name an experiment file")
     try:
         return _Reader(file, tables, dict(overrides or {})).experiment()
     except ConfigError as error:

@@ -8,19 +8,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import structlog
 
 from p2pnode.errors import asking_disk
+from p2pnode.observe.levels import LEVELS, Console, Level
 
-Console = Literal["people", "json", "none"]
-Level = Literal["info", "warning", "error"]
 Log = structlog.typing.FilteringBoundLogger
 
 _INFO = 20
-LEVELS: tuple[Level, ...] = get_args(Level)
-"""From the least on."""
 
 
 def open_log(

@@ -71,7 +71,7 @@ def test_a_mistake_is_refused_with_key_value_reason_and_remedy(tmp_path, line, w
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="No such file or directory; make a home with `p2pnode init`"):
+    with pytest.raises(ConfigError, match=r"No such file or directory\. Remedy: make a home with `p2pnode init`"):
         NodeConfig.load(tmp_path / "node.toml")
     with pytest.raises(ConfigError, match="not TOML"):
         load(tmp_path, b"\xff\xfe")

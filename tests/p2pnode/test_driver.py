@@ -15,6 +15,7 @@ import torch
 import uvloop
 from safetensors.numpy import load_file
 
+from p2pnode import checkers
 from p2pnode import driver as driver_module
 from p2pnode.bench.flooders import Intruder
 from p2pnode.codec import Want, decode, decode_evidence, encode_evidence
@@ -160,10 +161,10 @@ def test_what_was_said_rounded_before_a_crash_is_said_again_to_the_bit(tmp_path)
         await until(lambda: drivers[0].node.position.step >= 3, "a few steps")
         drivers[0].stop()
         await runs[0]
-        kept = drivers[0]._outbox.kept()
+        kept = drivers[0]._proposals._outbox.kept()
         again = make(homes[0])
         assert {slot: vector.dtype for slot, vector in kept.items()} == dict.fromkeys(kept, np.uint16)
-        assert again._said() == {slot: digest_of(vector) for slot, vector in kept.items()}
+        assert again._proposals.said() == {slot: digest_of(vector) for slot, vector in kept.items()}
         results = await asyncio.wait_for(asyncio.gather(again.run(), runs[1]), RUN_S)
         assert all(result is not None for result in results)
         assert [driver._log.of("fault") for driver in (*drivers, again)] == [[], [], []]
@@ -201,7 +202,7 @@ def test_a_stale_gradient_is_taken_while_peers_are_waited_for(tmp_path):
         run = asyncio.create_task(first.run())
         await until(lambda: foreseen, "the gradient of step 1")
         assert first.node.position == Slot(0), "nobody is here to agree with"
-        assert (foreseen[0][0], digest_of(foreseen[0][1])) == (1, digest_of(first._outbox.get(Slot(0))))
+        assert (foreseen[0][0], digest_of(foreseen[0][1])) == (1, digest_of(first._proposals._outbox.get(Slot(0))))
         results = await asyncio.wait_for(asyncio.gather(run, late.run()), RUN_S)
         assert [result.steps for result in results] == [3, 3]
         assert [t for t, _ in foreseen] == [1, 2]
@@ -720,7 +721,7 @@ def test_a_vector_that_was_signed_before_a_crash_is_sent_again_not_computed_agai
         first = make(home)
         first._adopt = lambda step, digest: first.stop()  # it dies with its vector signed and nothing adopted
         await asyncio.wait_for(first.run(), RUN_S)
-        signed = first._outbox.get(Slot(0))
+        signed = first._proposals._outbox.get(Slot(0))
         home.checkpoint.unlink(missing_ok=True)
         second = make(home)
         healthy = second._trainer.step
@@ -765,7 +766,7 @@ def test_who_crashes_begins_in_the_last_step_it_spoke_in_and_says_the_same_again
         first.stop()
         assert await stopped is None
         assert not homes[4].checkpoint.exists()
-        kept = {slot: digest_of(vector) for slot, vector in first._outbox.kept().items()}
+        kept = {slot: digest_of(vector) for slot, vector in first._proposals._outbox.kept().items()}
         second = make(homes[4])
         assert second.node.position == max(kept) >= Slot(4)
         overhear(second, said[1])
@@ -786,10 +787,10 @@ def test_a_node_begins_where_its_own_vectors_end_and_not_where_another_networks_
     vector = np.ones(make(home).vectors.length, np.float32)
     Outbox(home.outbox, b"x" * 32).put(Slot(3), vector, digest_of(vector))
     other = make(home)
-    assert (other.node.position, other._said()) == (Slot(0), {})
+    assert (other.node.position, other._proposals.said()) == (Slot(0), {})
     Outbox(home.outbox, genesis.network).put(Slot(3), vector, digest_of(vector))
     mine = make(home)
-    assert (mine.node.position, mine._said()) == (Slot(3), {Slot(3): digest_of(vector)})
+    assert (mine.node.position, mine._proposals.said()) == (Slot(3), {Slot(3): digest_of(vector)})
     assert mine.vectors.get(digest_of(vector)) is not None
     state = {name: tensor.numpy() for name, tensor in mine._trainer.state().items()}
     for checkpoint, first in ((1, 3), (5, 5)):
@@ -1223,8 +1224,8 @@ def test_certificates_that_come_together_are_checked_beside_the_loop(tmp_path, m
             return super().__call__(member, statement, signature)
 
     monkeypatch.setattr(driver_module, "KeyRing", WatchedRing)
-    monkeypatch.setattr(driver_module, "_AHEAD_MIN", at_least)
-    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    monkeypatch.setattr(checkers, "_AHEAD_MIN", at_least)
+    monkeypatch.setattr(checkers, "_CHECKERS", 2)
     drivers = [make(home) for home in homes]
     results = uvloop.run(run_all(*drivers))
     assert [result.steps for result in results] == [3] * 4
@@ -1240,8 +1241,8 @@ def test_certificates_that_come_together_are_checked_beside_the_loop(tmp_path, m
 def test_no_more_is_taken_for_checked_than_what_holds(tmp_path, monkeypatch):
     """One wrong signature in a certificate, or none, among certificates that came together."""
     _, homes = found_network(tmp_path, 4, steps=3)
-    monkeypatch.setattr(driver_module, "_AHEAD_MIN", 1)
-    monkeypatch.setattr(driver_module, "_CHECKERS", 2)
+    monkeypatch.setattr(checkers, "_AHEAD_MIN", 1)
+    monkeypatch.setattr(checkers, "_CHECKERS", 2)
     driver, keys = make(homes[0]), [Identity.load(home.key) for home in homes]
 
     def certificate(origin, wrong=None):
@@ -1253,8 +1254,8 @@ def test_no_more_is_taken_for_checked_than_what_holds(tmp_path, monkeypatch):
         return Certificate(SignedHeader(header, signatures[0]), tuple(enumerate(signatures[1:], start=1)))
 
     async def ahead(*certificates):
-        await driver._verify_ahead([Received(1, each) for each in certificates])
-        return [[driver._keys.known(signed) for signed in each.signed_by()] for each in certificates]
+        await driver._checkers.verify_ahead([Received(1, each) for each in certificates], driver.node, 4)
+        return [[driver._checkers._keys.known(signed) for signed in each.signed_by()] for each in certificates]
 
     bad = [certificate(2, wrong) for wrong in range(4)]
     assert uvloop.run(ahead(certificate(1), *bad)) == [[True] * 4] + [[False] * 4] * 4
@@ -1268,7 +1269,7 @@ def test_a_certificate_of_no_slot_in_play_costs_no_check(tmp_path, monkeypatch):
 
     def ahead(step, echoes=echoes):
         signed = SignedHeader(driver.node.party.header(1, Slot(step), bytes(32)), bytes(64))
-        return driver._awaits(Certificate(signed, echoes))
+        return checkers._awaits(driver.node, Certificate(signed, echoes), 4)
 
     assert ahead(0)
     assert ahead(1)
@@ -1434,7 +1435,7 @@ def test_of_each_damaged_file_it_is_told_once_what_is_done_without_it_and_what_i
     for file in (home.checkpoint, *vectors):
         flip(file)
     driver = make(home)
-    driver._said()
+    driver._proposals.said()
     told = {said.pop("file"): said for said in driver._log.of("file unusable")}
     assert len(driver._log.of("file unusable")) == 4
     assert told.keys() == {str(home.checkpoint), *map(str, vectors)}

@@ -141,7 +141,7 @@ def test_axes_are_the_files_or_the_first_keys_that_vary(tmp_path, plot, axes):
     ("text", "wanted"),
     [
         ("", ["name", "field required", "lower-case"]),
-        ("name = x", ["no TOML", "mend it"]),
+        ("name = x", ["not TOML", "mend that line"]),
         ('name = "x"\ngird = {}', ["gird = '{}'", "mend its spelling"]),
         ('name = "x"\n[base]\nnoodles = 7', ["noodles = '7'", "mend its spelling"]),
         ('name = "x"\n[grid]\nnoodles = [7]', ["noodles = '7'", "mend its spelling"]),
