@@ -150,7 +150,9 @@ def run_testnet(
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 7,
     byzantine: Annotated[int, typer.Option(min=0, help="How many of them lie: the last ones.")] = 1,
     f: Annotated[int | None, typer.Option("--f", help="Liars to tolerate; default: --byzantine, 0 for dsgd.")] = None,
-    attack: Annotated[str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}.")] = "alie,equivocate",
+    attack: Annotated[
+        str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}; or your own code, as FILE.py:NAME.")
+    ] = "alie,equivocate",
     recipe: Recipe = "trimmed",
     rule: Rule = None,
     broadcast: Broadcast = None,
@@ -236,6 +238,8 @@ def run_testnet(
     source = None if proposal is None else proposal.source
     if source is not None and engine == "containers":
         raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
+    if engine == "containers" and any(names_code(name) for name in attacks):
+        raise ConfigError(f"attack = {attack!r}: your code is not in the image. Remedy: choose another engine")
     if tensorboard is not None and engine == "containers":
         raise ConfigError("tensorboard: containers write to their homes only. Remedy: choose another engine")
     if perturb is not None and engine == "containers":
