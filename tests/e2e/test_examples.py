@@ -1,7 +1,9 @@
 """The examples as their first lines say: each a network of real processes with a liar among them, that learns."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +59,30 @@ def test_the_ten_lines_of_the_example_run_a_node(tmp_path):
     said, accuracy, *_ = lines[-1].replace(",", "").split()
     assert said == "accuracy"
     assert float(accuracy) > 0.25, "the tenth of a guess is left behind"
+
+
+class Silenced(ast.NodeTransformer):
+    """Leaves out what is said for people."""
+
+    def visit_Expr(self, node):
+        return None if isinstance(node.value, ast.Constant) else node
+
+
+def code_of(text):
+    return ast.dump(Silenced().visit(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("own-attack", "own_attack.py"),
+        ("own-rule", "own_rule/middle/__init__.py"),
+        ("own-rule", "own_rule/middle/kernel.py"),
+    ],
+)
+def test_a_page_shows_the_example_that_is_run(page, file):
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert code_of((ROOT / "examples" / file).read_text()) in map(code_of, shown)
 
 
 def test_the_attack_of_ones_own_makes_liars_of_real_nodes(tmp_path):
