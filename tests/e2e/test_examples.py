@@ -100,13 +100,13 @@ def test_the_attack_of_ones_own_makes_liars_of_real_nodes(tmp_path):
 
 def test_the_attack_of_ones_own_spoils_a_mean_and_not_a_trimmed_mean(tmp_path):
     sweep = ("-m", "p2pnode", "simulate", "--train", "--nodes", 5, "--attack", "examples/own_attack.py:exaggerate")
-    sweep += ("--schedule", "random", "--seeds", 1, "--steps", 40, "--json")
+    sweep += ("--recipe", "trimmed", "--schedule", "random", "--seeds", 1, "--steps", 40, "--json")
     defended = json.loads(call(*sweep))
     spoilt = json.loads(call(*sweep, "--rule", "mean", "--f", 0, "--beyond-the-bound"))
     assert defended["accuracy_min"] > 0.8 > 0.5 > spoilt["accuracy_min"]
 
 
-def test_the_rule_of_ones_own_is_installed_listed_guarded_and_mixes(tmp_path):
+def test_the_rule_of_ones_own_is_installed_listed_and_mixes(tmp_path):
     """As `pip install` lays it out; its metadata are those of its pyproject.toml."""
     project = tomllib.loads((ROOT / "examples/own_rule/pyproject.toml").read_text())["project"]
     info = tmp_path / "p2pnode_middle-0.1.0.dist-info"
@@ -119,12 +119,14 @@ def test_the_rule_of_ones_own_is_installed_listed_guarded_and_mixes(tmp_path):
     (info / "entry_points.txt").write_text("\n".join(points))
     shutil.copytree(ROOT / "examples/own_rule/middle", tmp_path / "middle")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    rows = json.loads(call("-m", "p2pnode", "list", "rules", "--json", PYTHONPATH=path))
-    assert {"name": "middle", "origin": "p2pnode-middle 0.1.0"} in rows
     network = ("-m", "p2pnode", "simulate", "--train", "--recipe", "trimmed", "--rule", "middle", "--attack", "alie")
     network += ("--schedule", "random", "--seeds", 1, "--steps", 20, "--json")
     assert json.loads(call(*network, "--nodes", 5, PYTHONPATH=path))["accuracy_min"] > 0.6
-    mixture = (
-        "import torch; from p2pnode.aggregation import mix; x = torch.tensor([[1.0], [2.0], [3.0], [7.0], [99.0]])"
-    )
-    assert call("-c", f"{mixture}; print(mix('middle', x, f=1).vector.tolist())", PYTHONPATH=path) == "[4.5]\n"
+    code = """
+import torch
+from p2pnode.aggregation import mix
+from p2pnode.listing import rows
+assert {"name": "middle", "origin": "p2pnode-middle 0.1.0"} in rows("rules")
+print(mix("middle", torch.tensor([[1.0], [2.0], [3.0], [7.0], [99.0]]), f=1).vector.tolist())
+"""
+    assert call("-c", code, PYTHONPATH=path) == "[4.5]\n"
