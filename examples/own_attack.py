@@ -5,10 +5,10 @@
 
 and the same in simulation, where it costs a network that averages its accuracy:
 
-    p2pnode simulate --train --recipe trimmed --nodes 6 --attack examples/own_attack.py:exaggerate --schedule random \
-      --seeds 1 --steps 60
-    p2pnode simulate --train --recipe dsgd --f 0 --beyond-the-bound --nodes 6 \
-      --attack examples/own_attack.py:exaggerate --schedule random --seeds 1 --steps 60
+    p2pnode simulate --train --recipe trimmed --nodes 5 --attack examples/own_attack.py:exaggerate \
+      --schedule random --seeds 1 --steps 40
+    p2pnode simulate --train --recipe trimmed --nodes 5 --attack examples/own_attack.py:exaggerate \
+      --schedule random --seeds 1 --steps 40 --rule mean --f 0 --beyond-the-bound
 """
 
 from torch import Tensor
