@@ -342,7 +342,8 @@ def _part(what: str, text: str, whole: str, table: Mapping[str, P], others: Mapp
         raise ConfigError(f"{word!r}{context} is no {what}. Remedy: {place}")
     near = get_close_matches(word, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ConfigError(f"unknown {what} {word!r}{context}{hint}. Remedy: choose one of {', '.join(table)}")
+    install = ", or install the plug-in that brings it" if table is not PRE_AGGREGATIONS else ""
+    raise ConfigError(f"unknown {what} {word!r}{context}{hint}. Remedy: choose one of {', '.join(table)}{install}")
 
 
 def _by_any_name(table: Mapping[str, P]) -> dict[str, P]:

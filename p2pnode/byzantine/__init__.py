@@ -1,15 +1,17 @@
 """How liars lie: attacks on vectors, on data and on the protocol, for experiments. The honest path never imports this.
 
-An attack is named in one string, `name` or `name=parameter`. Nothing here needs torch, so that the command line can
-check a name at once.
+An attack is named in one string, `name` or `name=parameter`, or is the owner's own code, `FILE.py:NAME` or
+`MODULE:NAME`. Nothing here needs torch, so that the command line can check a name at once.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from p2pnode.errors import ConfigError
+from p2pnode.learning.source import names_code, summon
 from p2pnode.plugins import discover, distribution_of
 
 PLUGINS = "p2pnode.attacks"
@@ -126,7 +128,7 @@ class Attack:
     """One attack, as it was asked for.
 
     Args:
-        name: of `ATTACKS`, or a plug-in's.
+        name: of `ATTACKS`, or a plug-in's; or where one's own code is.
         parameter: what followed it, or the default; None where it takes none.
         among: what `strongest` chooses from.
     """
@@ -139,11 +141,13 @@ class Attack:
 def parse(text: str) -> Attack:
     """What `name` or `name=parameter` asks for; case, and `_` or space for `-`, do not matter.
 
-    `strongest=one+other` chooses from those.
+    `strongest=one+other` chooses from those. `FILE.py:NAME` is taken as it stands, and nothing of it is run.
 
     Raises:
         ConfigError: if there is no such attack, or it takes no such parameter; names the nearest, and all of them.
     """
+    if names_code(text):
+        return Attack(text.strip())
     given, equals, value = text.partition("=")
     name = _named(given)
     if name == "strongest":
@@ -166,13 +170,30 @@ def parse(text: str) -> Attack:
 
 
 def check_attacks(names: Iterable[str]) -> None:
-    """Refuse what `parse` refuses.
+    """Refuse what `parse` refuses, and one's own code that does not run, which is run to know it.
 
     Raises:
-        ConfigError: as `parse`.
+        ConfigError: as `parse` and `summoned`.
     """
     for name in names:
-        parse(name)
+        attack = parse(name)
+        if names_code(attack.name):
+            summoned(attack.name)
+
+
+def summoned(name: str) -> Callable[..., Any]:
+    """The attack that one's own code is, its file run.
+
+    Raises:
+        ConfigError: if there is none, its file does not run, or it cannot be called.
+    """
+    found: Callable[..., Any] = summon(name, "attack")
+    if not callable(found):
+        raise ConfigError(
+            f"attack = {name!r}: it is no function but {found!r:.80}. Remedy: name a function of a Situation that "
+            "returns a (d,) tensor"
+        )
+    return found
 
 
 def known_attacks() -> dict[str, str]:
@@ -193,7 +214,8 @@ def _named(given: str) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     plugged = "".join(f"; {name}, {known[name]}" for name in known if name not in ATTACKS)
     raise ConfigError(
-        f"attack = {given.strip()!r}: no such attack. Remedy: {hint}choose from {', '.join(ATTACKS)}{plugged}"
+        f"attack = {given.strip()!r}: no such attack. Remedy: {hint}choose from {', '.join(ATTACKS)}{plugged}; or "
+        "name your own code as FILE.py:NAME"
     )
 
 

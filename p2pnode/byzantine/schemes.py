@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from p2pnode.byzantine import ATTACKS, PAPER, PLUGINS, SEARCH, Attack, search, vectors
+from p2pnode.byzantine import ATTACKS, PAPER, PLUGINS, SEARCH, Attack, search, summoned, vectors
 from p2pnode.byzantine.vectors import Situation, VectorAttack
 from p2pnode.errors import ConfigError
+from p2pnode.learning.source import names_code
 from p2pnode.plugins import discover, distribution_of, load
 
 
@@ -31,8 +32,10 @@ def scheme_of(attack: Attack) -> Scheme | None:
     """A new scheme, which remembers nothing yet; None for an attack that is not about vectors.
 
     Raises:
-        ConfigError: if it is a plug-in's that cannot be used.
+        ConfigError: if it is a plug-in's, or one's own, that cannot be used.
     """
+    if names_code(attack.name):
+        return Scheme(_held(summoned(attack.name), attack.name, "it", "mend it"))
     if attack.name not in ATTACKS:
         return Scheme(_plugged(attack.name))
     make = _SCHEMES.get(attack.name)
@@ -115,14 +118,19 @@ def _plugged(name: str) -> VectorAttack:
             f"Remedy: mend or uninstall {source}"
         )
 
+    return _held(attack, name, f"the plug-in of {source}", f"mend or uninstall {source}")
+
+
+def _held(attack: VectorAttack, name: str, who: str, remedy: str) -> VectorAttack:
+    """Somebody else's attack, held to the shape of a lie; it raises ConfigError where what it says is none."""
+
     def lie(situation: Situation) -> Tensor:
         said = attack(situation)
         truth = situation.honest[0]
         if not isinstance(said, Tensor) or (said.shape, said.dtype) != (truth.shape, truth.dtype):
             told = f"{said.dtype}, {tuple(said.shape)}" if isinstance(said, Tensor) else type(said).__name__
             raise ConfigError(
-                f"attack = {name!r}: the plug-in of {source} said {told}, not {truth.dtype}, {tuple(truth.shape)}. "
-                f"Remedy: mend or uninstall {source}"
+                f"attack = {name!r}: {who} said {told}, not {truth.dtype}, {tuple(truth.shape)}. Remedy: {remedy}"
             )
         return said
 

@@ -38,7 +38,9 @@ def run_testnet(
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 7,
     byzantine: Annotated[int, typer.Option(min=0, help="How many of them lie: the last ones.")] = 1,
     f: Annotated[int | None, typer.Option("--f", help="Liars to tolerate; default: --byzantine, 0 for dsgd.")] = None,
-    attack: Annotated[str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}.")] = "alie,equivocate",
+    attack: Annotated[
+        str, typer.Option(help=f"What liars do, a list: {', '.join(ATTACKS)}; or your own code, as FILE.py:NAME.")
+    ] = "alie,equivocate",
     recipe: Recipe = "trimmed",
     exchange: Exchange,
     learning: Learning,
@@ -145,6 +147,7 @@ def _check_containers(plan: "Plan", task: str, perturb: str | None) -> None:
     """Refuse what reaches into a process or its files: containers are shut."""
     for given, why in (
         (plan.source and f"task = {task!r}", "your code is not in the image"),
+        (any(map(names_code, plan.attacks)) and "attack", "your code is not in the image"),
         (plan.tensorboard and "tensorboard", "containers write to their homes only"),
         (perturb and f"perturb = {perturb!r}", "containers cannot be hurt from here"),
     ):

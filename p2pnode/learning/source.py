@@ -1,7 +1,7 @@
 """The owner's own code, named as `FILE.py:NAME` or `MODULE:NAME`. Standard library only.
 
-To name it is to run it. So such a name comes from who owns the machine alone: from the command line or from their
-`node.toml`, never from a genesis, which others write, and never from a peer.
+To name it is to run it. So such a name comes from who owns the machine alone: from the command line, their `node.toml`
+or an experiment that they run, never from a genesis, which others write, and never from a peer.
 """
 
 import importlib
@@ -18,7 +18,7 @@ _FILE = ".py"
 
 
 def names_code(text: str) -> bool:
-    """Whether a text names code, as no task of the catalogue is called."""
+    """Whether a text names code, as no task or attack that has a name of its own is called."""
     return ":" in text
 
 
@@ -28,23 +28,27 @@ def anywhere(text: str) -> str:
     return f"{Path(place).resolve()}:{name}" if place.endswith(_FILE) else text
 
 
-def summon(text: str) -> Any:  # noqa: ANN401  whatever the owner named
+def summon(text: str, what: str = "task") -> Any:  # noqa: ANN401  whatever the owner named
     """The object of that name; its file is run, once a process.
+
+    Args:
+        text: the name.
+        what: the setting that it stands in, for errors.
 
     Raises:
         ConfigError: if there is none, or its file does not run; names the cause.
     """
     place, _, name = text.rpartition(":")
     if not place or not name.isidentifier():
-        raise ConfigError(f"task = {text!r}: names no code. Remedy: write FILE.py:NAME or MODULE:NAME")
+        raise ConfigError(f"{what} = {text!r}: names no code. Remedy: write FILE.py:NAME or MODULE:NAME")
     try:
         module = _run(Path(place).resolve()) if place.endswith(_FILE) else importlib.import_module(place)
     except Exception as error:
         raise ConfigError(
-            f"task = {text!r}: {place} does not run: {error!r}. Remedy: mend it, or name another"
+            f"{what} = {text!r}: {place} does not run: {error!r}. Remedy: mend it, or name another"
         ) from error
     if not hasattr(module, name):
-        raise ConfigError(f"task = {text!r}: there is no {name} in {place}. Remedy: name what it defines")
+        raise ConfigError(f"{what} = {text!r}: there is no {name} in {place}. Remedy: name what it defines")
     return getattr(module, name)
 
 

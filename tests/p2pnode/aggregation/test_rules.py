@@ -92,6 +92,7 @@ def test_no_name_means_two_parts():
     [
         ("trimed-mean", "unknown aggregation rule 'trimed-mean' (did you mean 'trimmed-mean'?). Remedy: choose one of"),
         ("xyzzy", "unknown aggregation rule 'xyzzy'. Remedy: choose one of mean, median, trimmed-mean"),
+        ("xyzzy", "smallest-maximum-eigenvalue, or install the plug-in that brings it"),
         ("", "unknown aggregation rule ''. Remedy: "),
         ("nmm+krum", "unknown pre-aggregation 'nmm' in 'nmm+krum' (did you mean 'nnm'?). Remedy: choose one of nnm, b"),
         ("nnm++krum", "unknown pre-aggregation '' in 'nnm++krum'. Remedy: "),

@@ -23,6 +23,7 @@ from p2pnode.byzantine.vectors import Situation, paper_z
 from p2pnode.errors import ConfigError
 from p2pnode.plugins import discover
 from protocols.header import Slot
+from tests.own_code import modules_as_before  # noqa: F401  a fixture
 
 HONEST = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
 MEAN = torch.tensor([2.0, 2.0])
@@ -239,3 +240,53 @@ def test_a_broken_plug_in_is_reported_only_when_it_is_used(name, cause):
     assert math.isfinite(said("alie").sum())
     with pytest.raises(ConfigError, match=rf"{cause}.*Remedy: mend or uninstall jester 1.0"):
         said(name)
+
+
+# One's own code.
+
+OWN = """
+def twice(situation): return 2 * situation.honest.mean(dim=0)
+def short(situation): return situation.honest[0, :1]
+number = 7
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "Attacks_of=mine.py").write_text(OWN)
+    return f"{tmp_path}/Attacks_of=mine.py"
+
+
+@pytest.mark.usefixtures("modules_as_before")
+def test_an_attack_of_ones_own_is_named_by_its_file_and_said_as_it_is(mine):
+    check_attacks([f" {mine}:twice", "alie"])
+    assert parse(f" {mine}:twice ") == Attack(f"{mine}:twice")
+    assert said(f"{mine}:twice").tolist() == [4, 4]
+
+
+@pytest.mark.usefixtures("modules_as_before")
+def test_nothing_is_run_before_it_is_used(tmp_path):
+    (tmp_path / "bomb.py").write_text("1 / 0\n")
+    assert parse(f"{tmp_path}/bomb.py:x") == Attack(f"{tmp_path}/bomb.py:x")
+    with pytest.raises(ConfigError, match=r"attack = .*bomb.py does not run: ZeroDivisionError.* Remedy: "):
+        check_attacks([f"{tmp_path}/bomb.py:x"])
+
+
+@pytest.mark.usefixtures("modules_as_before")
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("number", "it is no function but 7. Remedy: name a function of a Situation"),
+        ("nobody", "there is no nobody in .*Remedy: "),
+        ("twice=2", "names no code. Remedy: "),
+    ],
+)
+def test_what_is_no_attack_of_ones_own_is_refused_at_once(mine, name, cause):
+    with pytest.raises(ConfigError, match=f"attack = .*{cause}"):
+        check_attacks([f"{mine}:{name}"])
+
+
+@pytest.mark.usefixtures("modules_as_before")
+def test_what_ones_own_attack_says_is_held_to_the_shape_of_a_lie(mine):
+    with pytest.raises(ConfigError, match=r"it said torch.float32, \(1,\), not torch.float32, \(2,\). Remedy: mend it"):
+        said(f"{mine}:short")
