@@ -10,11 +10,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,6 +25,8 @@ from p2pnode.bench.app import BenchFailed, app
 from p2pnode.driver import PHASES
 from p2pnode.learning import catalogue
 from p2pnode.testnet import Plan, Testnet, free_ports
+
+Run = TypeVar("Run", bound=tuple[object, ...])
 
 PLAIN, DDP = "dsgd", "ddp-gloo"
 
@@ -118,19 +120,29 @@ def measure(
         ConfigError: if a data file is wrong or missing.
         BenchFailed, TestnetFailed: if a run did not come to its end.
     """
-    timings: dict[tuple[str, int, str], list[Timing]] = {run: [] for run in runs}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=repeats * len(runs))
-        for _ in range(repeats):
-            for recipe, n, vectors in runs:
-                progress.update(bar, description=f"{recipe} n={n}")
-                timings[recipe, n, vectors].append(_run(task, data_dir, recipe, n, vectors, steps))
-                progress.advance(bar)
+    timings = interleaved(
+        runs, repeats, lambda run: _run(task, data_dir, *run, steps), lambda run: f"{run[0]} n={run[1]}"
+    )
     seconds = {run: statistics.median(timing.step for timing in taken) for run, taken in timings.items()}
     return [
         Row(recipe, n, vectors, task.name, 1 / step, seconds[PLAIN, n, "tls"] / step, _phases(taken))
         for ((recipe, n, vectors), step), taken in zip(seconds.items(), timings.values(), strict=True)
     ]
+
+
+def interleaved(
+    runs: Sequence[Run], repeats: int, taken: Callable[[Run], Timing], describe: Callable[[Run], str]
+) -> dict[Run, list[Timing]]:
+    """What each run took, in turn with the others, so that a machine that grows slower is held against none."""
+    timings: dict[Run, list[Timing]] = {run: [] for run in runs}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=repeats * len(runs))
+        for _ in range(repeats):
+            for run in runs:
+                progress.update(bar, description=describe(run))
+                timings[run].append(taken(run))
+                progress.advance(bar)
+    return timings
 
 
 def _run(task: catalogue.TaskDefaults, data_dir: str | None, recipe: str, n: int, vectors: str, steps: int) -> Timing:

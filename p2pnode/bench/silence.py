@@ -15,11 +15,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from p2pnode.bench.app import app
-from p2pnode.bench.rounds import network_of
+from p2pnode.bench.rounds import Timing, interleaved, network_of
 from p2pnode.learning import catalogue
 from p2pnode.testnet import NodeView, Testnet
 
@@ -100,18 +99,14 @@ def measure(
         TestnetFailed: if a run did not come to its end.
     """
     runs = [(n, f, silent) for n, f in committees for silent in (NOBODY, MUTE, ABSENT)]
-    taken: dict[tuple[int, int, str], list[float]] = {run: [] for run in runs}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=repeats * len(runs))
-        for _ in range(repeats):
-            for n, f, silent in runs:
-                progress.update(bar, description=f"n={n}, {silent} silent")
-                kind = Deserted if silent == ABSENT else Testnet
-                quiet = 0 if silent == NOBODY else f
-                timing = network_of(task, data_dir, RECIPE, n, steps, f, silent=quiet, kind=kind)
-                taken[n, f, silent].append(timing.step)
-                progress.advance(bar)
-    step = {run: statistics.median(seconds) for run, seconds in taken.items()}
+
+    def time(run: tuple[int, int, str]) -> Timing:
+        n, f, silent = run
+        kind = Deserted if silent == ABSENT else Testnet
+        return network_of(task, data_dir, RECIPE, n, steps, f, silent=0 if silent == NOBODY else f, kind=kind)
+
+    taken = interleaved(runs, repeats, time, lambda run: f"n={run[0]}, {run[2]} silent")
+    step = {run: statistics.median(timing.step for timing in timings) for run, timings in taken.items()}
     return [
         Row(n, f, silent, task.name, 1 / step[n, f, silent], step[n, f, silent] / step[n, f, NOBODY])
         for n, f, silent in runs
