@@ -7,6 +7,7 @@ const Draw = (() => {
   const FAR = 3; // times the median: what lies farther has the last colour
   const TABLE_STEPS = 12;
   const STEPS_MAX = 4000;
+  const SILENT_S = 2; // a node that has not answered for so long is said to be silent
   const STATES = {
     good: ["✓", "in step"],
     late: ["…", "late"],
@@ -148,6 +149,49 @@ const Draw = (() => {
       return [name, state, percent(peer.came), times(peer.ratio), percent(peer.left), said.join(", ") || "–"];
     });
     table(into, ["peer", "state", "in time", "distance", "left out", "besides"], rows, [1, 5]);
+  }
+
+  // Who is late.
+
+  const seconds = (ms) => Math.max(0, ms / 1000).toFixed(1);
+  const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
+  const slotName = (told) => `${told.step}.${told.exchange}.${told.sub_round}`;
+  const saidWhat = (said) => (said ? said.what + (said.step === undefined ? "" : ` of slot ${slotName(said)}`) : "nothing yet");
+  const unanswered = (node) => node.exit === null && node.status.name !== undefined && node.silent > SILENT_S;
+
+  // A row for each that any of the nodes finds late: what it owes first, whom of them it owes it, what they heard of it last.
+  function lateness(nodes) {
+    const rows = new Map();
+    for (const node of nodes) {
+      for (const one of node.status.late) {
+        const ago = (seconds) => node.told - 1000 * seconds;
+        const row = {
+          ...one, key: `${one.peer} ${slotName(one)}`, by: [node.name], told: node.told, away: !node.status.connected.includes(one.peer),
+          since: ago(one.seconds - one.deadline), heard: one.said && ago(one.said.seconds),
+        };
+        const known = rows.get(one.peer);
+        if (!known) rows.set(one.peer, row);
+        else rows.set(one.peer, { ...(row.since < known.since ? row : known), by: [...known.by, node.name] });
+      }
+    }
+    return [...rows.values()].sort((one, other) => one.since - other.since);
+  }
+
+  const lateWords = (row) => `${row.peer} is late since ${clock(row.since)}; last heard: ${saidWhat(row.said)}${row.said ? ` at ${clock(row.heard)}` : ""}.`;
+
+  function late(into, rows, net) {
+    const parts = rows.map((row) => {
+      const part = element("li");
+      const ago = row.said ? `, at ${clock(row.heard)}, ${seconds(row.told - row.heard)} s ago` : "";
+      const link = row.away ? ", not connected" : "";
+      const by = net ? ` Seen by ${row.by.join(", ")}.` : "";
+      part.append(
+        element("span", `${STATES.late[0]} ${row.peer}`, "state", "late"),
+        ` is late since ${clock(row.since)}, for ${seconds(row.told - row.since)} s${link}: it owes slot ${slotName(row)}, expected within ${number(row.deadline, 2)} s. Last heard: ${saidWhat(row.said)}${ago}.${by}`,
+      );
+      return part;
+    });
+    into.replaceChildren(...(parts.length ? parts : [element("li", "Nobody is late.", "note")]));
   }
 
   // links: pairs of names that are connected, as far as that is known of others than the one who looks.
@@ -342,5 +386,5 @@ const Draw = (() => {
     table(into, ["ms", ...steps.map((step) => `step ${step.step}`)], names.map((name) => [name, ...steps.map((step) => number(1000 * (step.seconds[name] ?? 0)))]));
   }
 
-  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, multiples, heat, grid, heatTable, notes, phases, phaseTable };
+  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, unanswered, lateness, lateWords, late, graph, legend, evidence, curves, multiples, heat, grid, heatTable, notes, phases, phaseTable };
 })();
