@@ -39,6 +39,9 @@ class NodeConfig(Settings):
     evaluate_every: Annotated[int, Field(ge=0)] = Field(100, description="choose a number of steps, or 0 for never")
     evaluate_samples: Annotated[int, Field(ge=1)] = Field(500, description="choose at least 1 test sample")
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(50, description="choose a number of steps, or 0 for never")
+    observe: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="choose what share of the time looking at vectors for the page may take, or 0 for none"
+    )
     linger_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         60.0, description="choose how many seconds to wait, after the last step, for peers that have not finished"
     )

@@ -1,6 +1,7 @@
 """The page in a real browser: it shows what the node says, asks nobody else, and can be read by everyone."""
 
 import asyncio
+import itertools
 import json
 import re
 import time
@@ -37,9 +38,11 @@ def browser(tmp_path_factory):
 class Node:
     """What a node says of itself: node5 is silent, node6 lies and was convicted, node4 is banned, node3 is late."""
 
-    def __init__(self, names=NAMES, recipe="trimmed", steps=30, seconds=1.0):
+    def __init__(self, names=NAMES, recipe="trimmed", steps=30, seconds=1.0, every=1):
         self.names = names
-        self.history = History(names, 0, choose(recipe, Committee(len(names), 1)), 1, LENGTH, lambda: 1e9, 1)
+        now, spent = itertools.count(), itertools.count(step=0.02 * (every - 0.5))  # a step, and a look of one of every
+        limits = {"time_share": 0.02, "lap": lambda: next(now), "spent": lambda: next(spent)} if every > 1 else {}
+        self.history = History(names, 0, choose(recipe, Committee(len(names), 1)), 1, LENGTH, lambda: 1e9, 1, **limits)
         self.random = np.random.default_rng(2)
         self.step = 0
         self.faults = [{"peer": names[6], "fault": "equivocated", "count": 3}]
@@ -264,6 +267,20 @@ def test_every_control_does_what_it_says(browser):
         await page.until("document.querySelector('#now').innerText.includes('81 of 100')")
 
     looking(browser, work, Node(recipe="jungle-rb", steps=80))
+
+
+def test_steps_that_were_not_looked_at_are_not_made_up(browser):
+    async def work(page, server, node):
+        assert await page.js("document.querySelector('#distance').data[1].x") == list(range(0, 30, 3))
+        assert "Of these 30 steps 10 were looked at, so that looking takes 2 % of the time" in await page.text(
+            "#distance-note"
+        )
+        rows = {row[0]: row for row in (await table(page, "#peers"))[1:]}
+        assert [rows[name][2] for name in ("node1", "node5")] == ["100 %", "0 %"]
+        assert float(rows["node6"][3].split()[0]) > 2 * float(rows["node1"][3].split()[0])
+        assert rows["node5"][1] == "– silent"
+
+    looking(browser, work, Node(every=3))
 
 
 LOADING = """

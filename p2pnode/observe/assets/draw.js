@@ -105,6 +105,7 @@ const Draw = (() => {
     if (!view) return { why: "not seen" };
     if (view.distance[i] === null && view.absent.includes(i)) return { why: "did not come" };
     if (view.distance[i] === null && view.late.includes(i)) return { why: "came too late" };
+    if (view.looked === false) return { why: "not looked at" };
     const distance = view.distance[i] ?? Infinity;
     const ratio = view.scale ? distance / view.scale : distance ? Infinity : 1;
     return { distance, ratio, left: view.left_out[i], usual: view.usual };
@@ -113,10 +114,12 @@ const Draw = (() => {
   // Each member as one node sees it.
   function peers(from, status, exchange) {
     const steps = stepsOf(from, RECENT);
+    const looked = lookedAt(stepsOf(from, 0), exchange).slice(-RECENT);
     const convicted = new Set((from.about.evidence ?? []).map((proof) => proof.accused));
     return from.about.members.map((name, i) => {
       const cells = steps.map((step) => cell(step, exchange, i)).filter((one) => one.why !== "not seen");
-      const mixed = cells.filter((one) => !one.why);
+      const mixed = looked.map((step) => cell(step, exchange, i)).filter((one) => !one.why);
+      const came = cells.filter((one) => !one.why || one.why === "not looked at").length;
       const absent = cells.filter((one) => one.why === "did not come").length;
       const late = cells.filter((one) => one.why === "came too late").length;
       const faults = (status.faults ?? []).filter((row) => row.peer === name);
@@ -131,7 +134,7 @@ const Draw = (() => {
       else if (waited || late + absent > cells.length / 2) state = "late";
       return {
         name, me, state, waited, faults, convicted: convicted.has(name),
-        came: cells.length ? mixed.length / cells.length : null,
+        came: cells.length ? came / cells.length : null,
         ratio: mean(mixed.map((one) => one.ratio)),
         left: mean(mixed.map((one) => one.left)),
       };
@@ -315,9 +318,15 @@ const Draw = (() => {
     },
   };
 
+  // Where steps are short a node looks at the vectors of some only; where it looks at none, who came is left to show.
+  function lookedAt(steps, exchange) {
+    const looked = steps.filter((step) => step.exchanges[exchange]?.looked !== false);
+    return looked.length ? looked : steps;
+  }
+
   function heat(into, from, exchange, kind, span) {
     const { value, top, bar, ticks, words } = KINDS[kind];
-    const steps = stepsOf(from, span);
+    const steps = lookedAt(stepsOf(from, span), exchange);
     const names = from.about.members;
     const cells = names.map((_, i) => steps.map((step) => cell(step, exchange, i)));
     const hover = cells.map((row, i) => row.map((one, j) => `${plain(names[i])}, step ${steps[j].step}: ${one.why ?? words(one)}`));
@@ -349,20 +358,23 @@ const Draw = (() => {
   }
 
   function heatTable(into, from, exchange, kind) {
-    const steps = stepsOf(from, TABLE_STEPS);
+    const steps = lookedAt(stepsOf(from, 0), exchange).slice(-TABLE_STEPS);
     const rows = from.about.members.map((name, i) => [
       name, ...steps.map((step) => { const one = cell(step, exchange, i); return one.why ?? KINDS[kind].short(one); }),
     ]);
     table(into, ["peer", ...steps.map((step) => `step ${step.step}`)], rows);
   }
 
-  function notes(from, exchange) {
-    const { length, sampled, exchanges } = from.about;
+  function notes(from, exchange, span = 0) {
+    const { length, sampled, exchanges, time_share } = from.about;
     const of = exchanges[exchange];
     const estimate = sampled < length ? `estimated from ${sampled.toLocaleString("en")} of ${length.toLocaleString("en")} coordinates` : "exactly";
     const grey = "Grey, who was not mixed: light, came too late; dark, did not come at all.";
+    const all = stepsOf(from, span);
+    const seen = lookedAt(all, exchange).length;
+    const unseen = time_share === 0 ? " This node looks at no vectors: its setting observe is 0." : seen === all.length ? "" : ` Of these ${all.length} steps ${seen} were looked at, so that looking takes ${number(100 * time_share)} % of the time at most.`;
     return [
-      `‖x − mixture‖₂ of each peer's ${of.what}, ${estimate}, as multiples of the step's median. ${grey}`,
+      `‖x − mixture‖₂ of each peer's ${of.what}, ${estimate}, as multiples of the step's median. ${grey}${unseen}`,
       of.left_out === "coordinates"
         ? `The share of coordinates in which a peer's number is none of those that the rule, ${of.rule}, averages. Some of everybody's is left out: what counts is the difference from the others.`
         : `Whether the rule, ${of.rule}, gives the vector no part in the mixture.`,

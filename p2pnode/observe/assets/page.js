@@ -138,7 +138,7 @@
   }
 
   function drawHeat(kind, from, exchange, span) {
-    at(`${kind}-note`).textContent = Draw.notes(from, exchange)[kind === "distance" ? 0 : 1];
+    at(`${kind}-note`).textContent = Draw.notes(from, exchange, span)[kind === "distance" ? 0 : 1];
     Draw.heat(at(kind), from, exchange, kind, span);
     Draw.heatTable(at(`${kind}-table`), from, exchange, kind);
   }
