@@ -21,6 +21,9 @@ class NodeConfig(Settings):
     name: str = Field(description="write this node's name as the genesis has it")
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
     admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
+    admin_names: list[Annotated[str, Field(pattern=r"^[^\s:/]+$")]] = Field(
+        [], description='write the names, without ports, by which the admin address is asked: ["node.example.org"]'
+    )
     discovery: Annotated[str, Field(pattern=r"^(none|mdns)$")] = Field(
         "none", description="choose none, or mdns to be found on the local network by peers that seek this node"
     )

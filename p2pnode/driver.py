@@ -255,7 +255,8 @@ class Driver:
         self._history = History(
             self._names, self.me, self.recipe, self.genesis.f, length, time_share=self.config.observe
         )
-        self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history)
+        called = [self.config.name, *self.config.admin_names]
+        self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history, called)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")

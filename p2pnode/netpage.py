@@ -8,6 +8,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
+from p2pnode.observe.named import only_by_name
 from p2pnode.observe.page import add_page, since_of
 from p2pnode.testnet import NodeView
 
@@ -35,7 +36,7 @@ class NetPage:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(middlewares=[only_by_name(())])
         add_page(app)
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/history", self._tell_history)
