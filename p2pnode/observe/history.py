@@ -31,6 +31,9 @@ SAMPLED_MAX = 2048
 """Coordinates looked at. Seven vectors of 431,080 then cost 0.8 ms where none of it is in the caches, 0.2 ms where all
 is."""
 
+LOOK_MAX_S = 0.1
+"""A look that took longer counts as this long: a process that was stopped in one would look away for hours."""
+
 RECENT_MAX = 512
 """Steps kept whole, and older ones kept at most; of measurements as many."""
 
@@ -175,9 +178,8 @@ class History:
         length: of every vector, d.
         clock: seconds since the epoch.
         seed: what the coordinates are drawn by; None for what nobody can guess.
-        time_share: of the time that goes by, what looking at vectors may take of a processor's; 0 looks at none.
+        time_share: of the time that goes by, what looking at vectors may take; 0 looks at none.
         lap: seconds, never going back.
-        spent: seconds of a processor that the thread which mixes has taken.
     """
 
     def __init__(
@@ -191,7 +193,6 @@ class History:
         seed: int | None = None,
         time_share: float = math.inf,
         lap: Callable[[], float] = time.monotonic,
-        spent: Callable[[], float] = time.thread_time,
     ) -> None:
         self._names = list(names)
         self._me = me
@@ -203,7 +204,6 @@ class History:
         self._sampled = np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
         self._time_share = time_share
         self._lap = lap
-        self._worked = spent
         self._looks = False
         self._looks_again_at = -math.inf
         self._lock = threading.Lock()
@@ -238,10 +238,10 @@ class History:
         distance, left_out = np.full((2, len(self._names)), np.nan)
         looks = self._affords(slot)
         if looks:
-            began = self._worked()
+            began = self._lap()
             rule = self._exchanges[slot.exchange].rule if self._me in peers else "median"  # as `mix_gathered` does
             distance[peers], left_out[peers] = self._look(rule, rows, mixture, kept)
-            self._looks_again_at += (self._worked() - began) / self._time_share
+            self._looks_again_at += min(self._lap() - began, LOOK_MAX_S) / self._time_share
         with self._lock:
             if self._under_way != slot.step:
                 self._under_way, self._views = slot.step, {}

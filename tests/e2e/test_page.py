@@ -1,7 +1,6 @@
 """The page in a real browser: it shows what the node says, asks nobody else, and can be read by everyone."""
 
 import asyncio
-import itertools
 import json
 import re
 import time
@@ -40,9 +39,15 @@ class Node:
 
     def __init__(self, names=NAMES, recipe="trimmed", steps=30, seconds=1.0, every=1):
         self.names = names
-        now, spent = itertools.count(), itertools.count(step=0.02 * (every - 0.5))  # a step, and a look of one of every
-        limits = {"time_share": 0.02, "lap": lambda: next(now), "spent": lambda: next(spent)} if every > 1 else {}
+        limits = {"time_share": 0.02, "lap": lambda: self.now} if every > 1 else {}
         self.history = History(names, 0, choose(recipe, Committee(len(names), 1)), 1, LENGTH, lambda: 1e9, 1, **limits)
+        look = self.history._look
+
+        def looking(*given):
+            self.now += 0.02 * (every - 0.5)  # steps take a second: the next that may be looked at is `every` later
+            return look(*given)
+
+        self.history._look = looking
         self.random = np.random.default_rng(2)
         self.step = 0
         self.faults = [{"peer": names[6], "fault": "equivocated", "count": 3}]
@@ -54,6 +59,7 @@ class Node:
             self.go_on()
 
     def go_on(self):
+        self.now = float(self.step)
         peers = [0, 1, 2, 3, 4, 6]
         rows = self.random.standard_normal((6, LENGTH)).astype(np.float32)
         rows[5] -= 3
