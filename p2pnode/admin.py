@@ -2,18 +2,20 @@
 
 `/status` tells what the node does, and `/metrics` the same to Prometheus; `/history` what it saw, and `/` is a page for
 people that shows both. `/healthz` answers as long as it lives, `/readyz` with 503 and a reason while it is not in step
-with enough of its peers: who restarts nodes looks at the first, who counts on them at the second.
+with enough of its peers: who restarts nodes looks at the first, who counts on them at the second. Whatever is asked
+for, it is asked of this node by name (`p2pnode.observe.named`).
 """
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiohttp import web
 
 from p2pnode.errors import LinkError
 from p2pnode.observe.metrics import exposition
+from p2pnode.observe.named import only_by_name
 from p2pnode.observe.page import add_page, since_of
 from p2pnode.settings import split_address
 
@@ -29,6 +31,7 @@ class AdminServer:
         status: gives the status as JSON values.
         unready: why the node is not ready; None where it is.
         history: gives what the node saw from a step on, as JSON values; called in a thread of its own.
+        names: by which the node may be asked, beside the host that it listens on, `localhost` and IP addresses.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class AdminServer:
         status: Callable[[], dict[str, Any]],
         unready: Callable[[], str | None] = lambda: None,
         history: Callable[[int], dict[str, Any]] = lambda since: {},
+        names: Collection[str] = (),
     ) -> None:
         self.address = address
         self._history = history
         self._status = status
         self._unready = unready
+        self._names = names
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -50,7 +55,8 @@ class AdminServer:
         Raises:
             LinkError: if the address cannot be listened on.
         """
-        app = web.Application()
+        host, port = split_address(self.address)
+        app = web.Application(middlewares=[only_by_name([host, *self._names])])
         add_page(app)
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/metrics", self._tell_metrics)
@@ -59,7 +65,6 @@ class AdminServer:
         app.router.add_get("/readyz", self._tell_readiness)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        host, port = split_address(self.address)
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:

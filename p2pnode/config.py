@@ -19,6 +19,9 @@ class NodeConfig(Settings):
     name: str = Field(description="write this node's name as the genesis has it")
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")
     admin: Address = Field("127.0.0.1:0", description="write it as host:port; port 0 lets the system choose")
+    admin_names: list[Annotated[str, Field(pattern=r"^[^\s:/]+$")]] = Field(
+        [], description='write the names, without ports, by which the admin address is asked: ["node.example.org"]'
+    )
     discovery: Annotated[str, Field(pattern=r"^(none|mdns)$")] = Field(
         "none", description="choose none, or mdns to be found on the local network by peers that seek this node"
     )
@@ -37,6 +40,9 @@ class NodeConfig(Settings):
     evaluate_every: Annotated[int, Field(ge=0)] = Field(100, description="choose a number of steps, or 0 for never")
     evaluate_samples: Annotated[int, Field(ge=1)] = Field(500, description="choose at least 1 test sample")
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(50, description="choose a number of steps, or 0 for never")
+    observe: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="choose what share of the time looking at vectors for the page may take, or 0 for none"
+    )
     linger_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         60.0, description="choose how many seconds to wait, after the last step, for peers that have not finished"
     )

@@ -245,8 +245,11 @@ class Driver:
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity, whereabouts)
         self._courier = Courier(self.vectors, self._mesh.unfinished)
         self._names = [member.name for member in self.genesis.members]
-        self._history = History(self._names, self.me, self.recipe, self.genesis.f, length)
-        self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history)
+        self._history = History(
+            self._names, self.me, self.recipe, self.genesis.f, length, time_share=self.config.observe
+        )
+        called = [self.config.name, *self.config.admin_names]
+        self._admin = AdminServer(self.config.admin, self.status, self.unready, self.history, called)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._checkers = Checkers(keys, self._phases)

@@ -8,11 +8,12 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
+from p2pnode.observe.named import only_by_name
 from p2pnode.observe.page import add_page, since_of
 from p2pnode.testnet import NodeView
 
 _PATIENCE_S = 2.0
-"""For so long a node is waited for; the page asks again each second."""
+"""For so long a node is waited for; the page asks again a second later."""
 
 _SHUTDOWN_S = 0.5
 
@@ -20,8 +21,8 @@ _SHUTDOWN_S = 0.5
 class NetPage:
     """Serves the page while a testnet runs.
 
-    `/status` tells of all nodes what the testnet heard of them last, `/history?node=NAME` what one of them saw: as it
-    says itself, or, once it ended, as it left it in its home. Nobody else can be asked for through it.
+    `/status` tells of all nodes what the testnet heard of them last, and how long ago, `/history?node=NAME` what one of
+    them saw: as it says itself, or, once it ended, as it left it in its home. Nobody else can be asked for through it.
 
     Args:
         nodes: as the testnet keeps them up to date.
@@ -35,7 +36,7 @@ class NetPage:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(middlewares=[only_by_name(())])
         add_page(app)
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/history", self._tell_history)
@@ -55,10 +56,18 @@ class NetPage:
         await self._runner.cleanup()
 
     async def _tell_status(self, _: web.Request) -> web.Response:
+        now = time.monotonic()
         nodes = [
-            {"name": node.name, "honest": node.honest, "exit": node.exit, "status": node.status} for node in self._nodes
+            {
+                "name": node.name,
+                "honest": node.honest,
+                "exit": node.exit,
+                "silent": round(now - node.heard_at, 3),
+                "status": node.status,
+            }
+            for node in self._nodes
         ]
-        return web.json_response({"nodes": nodes, "seconds": time.monotonic() - self._began})
+        return web.json_response({"nodes": nodes, "seconds": now - self._began})
 
     async def _tell_history(self, request: web.Request) -> web.Response:
         since = since_of(request)

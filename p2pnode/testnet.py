@@ -89,6 +89,7 @@ class NodeView:
         home: its files.
         honest: whether it was started as an honest node.
         status: its latest word, as `/status` gives it.
+        heard_at: when that came, by the monotonic clock.
         pid: its process, while it runs.
         exit: its exit code, once it ended; −9 after SIGKILL.
         asked_at: host:port at which it is asked how it is, if not the one it names itself.
@@ -98,6 +99,7 @@ class NodeView:
     home: Home
     honest: bool
     status: dict[str, Any] = field(default_factory=dict)
+    heard_at: float = field(default_factory=time.monotonic)
     result: dict[str, Any] | None = None
     pid: int | None = None
     exit: int | None = None
@@ -305,9 +307,25 @@ class Testnet:
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[Ask]:
-        """What asks all nodes at once how they are."""
+        """What asks all nodes at once how they are. One that is stopped holds up no other's answer: it is waited for no
+        longer than until all others are asked again."""
+        asked: dict[str, asyncio.Task[None]] = {}
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)) as session:
-            yield lambda: asyncio.gather(*(self._ask(session, node) for node in self.nodes))
+
+            async def ask() -> None:
+                for node in self.nodes:
+                    if node.name not in asked or asked[node.name].done():
+                        asked[node.name] = asyncio.create_task(self._ask(session, node))
+                answered, _ = await asyncio.wait(asked.values(), timeout=self.plan.poll_s)
+                for task in answered:
+                    task.result()
+
+            try:
+                yield ask
+            finally:
+                for task in asked.values():
+                    task.cancel()
+                await asyncio.gather(*asked.values(), return_exceptions=True)
 
     def _all_over(self) -> bool:
         """Whether there is nothing more to wait for."""
@@ -317,7 +335,7 @@ class Testnet:
         try:
             address = node.asked_at or node.home.admin.read_text().strip()
             async with session.get(f"http://{address}/status") as answer:
-                node.status = await answer.json()
+                node.status, node.heard_at = await answer.json(), time.monotonic()
         except (OSError, aiohttp.ClientError, TimeoutError, ValueError):
             return  # not up yet, ended, or stopped: its exit code or its silence will tell
         if node.status["finished"]:

@@ -130,8 +130,8 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(browser, address):
-    """A tab that has gone to an address."""
+async def tab(browser, address, first=""):
+    """A tab that has gone to an address, where this script ran before the page's own."""
     async with aiohttp.ClientSession() as session:
         async with session.put(f"{browser}/json/new?about:blank") as answer:
             made = await answer.json()
@@ -141,6 +141,7 @@ async def tab(browser, address):
             try:
                 for domain in ("Network", "Runtime", "Log", "Page"):
                     await one.call(f"{domain}.enable")
+                await one.call("Page.addScriptToEvaluateOnNewDocument", source=first)
                 await one.call("Page.navigate", url=address)
                 yield one
             finally:

@@ -36,6 +36,8 @@ def main() -> None:
 
     scripts/bench scale                        bytes, messages, signatures and memory of a node, as n and d grow
 
+    scripts/bench observe                      steps with the looking at vectors that the page shows, beside none
+
     scripts/bench crypto                       what signatures cost a node in a step
 
     scripts/bench link --json > link.jsonl     one JSON object a line

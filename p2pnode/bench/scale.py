@@ -188,7 +188,7 @@ def _measure_point(point: Point) -> Row:
     free = _free_bytes()
     if free is not None and point.needs_bytes > free:
         return Row(*of_point, note=f"needs {point.needs_bytes / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free")
-    account = asyncio.run(_play(point))
+    account = asyncio.run(play(point, STEPS[point.d]))
     first, *_, last = account["tallies"]
     spent = {what: (last[what] - first[what]) / (len(account["tallies"]) - 1) for what in first}
     seconds = [later["at"] - earlier["at"] for earlier, later in pairwise(account["tallies"])]
@@ -220,10 +220,19 @@ def _by_formula(point: Point) -> Cost:
     return Cost(two.messages - one.messages, two.bytes - one.bytes)
 
 
-async def _play(point: Point) -> dict[str, Any]:
-    """Run the node among all others; what it cost."""
+async def play(point: Point, steps: int, **settings: object) -> dict[str, Any]:
+    """Run the node among all others; what it cost, as a `p2pnode.bench.soloist.Account`.
+
+    Args:
+        point: among how many, and with how much.
+        steps: how many.
+        settings: of all nodes, beside those by which they are measured.
+
+    Raises:
+        BenchFailed: if the run did not come to its end.
+    """
     with TemporaryDirectory(prefix="p2pnode-") as folder:
-        _found(Path(folder), point)
+        _found(Path(folder), point, steps, settings)
         home = Path(folder) / f"node{point.n - 1}"
         soloist = await _start("soloist", str(home), str(point.d))
         chorus = await _start("chorus", folder, str(point.d), str(point.lead))
@@ -249,9 +258,10 @@ async def _play(point: Point) -> dict[str, Any]:
         return told_account
 
 
-def _found(folder: Path, point: Point) -> None:
+def _found(folder: Path, point: Point, steps: int, more: dict[str, object]) -> None:
     """A network that keeps what is measured apart from what only happens now and then."""
     settings = {
+        **more,
         "handshake_s": 60.0,
         # The others' links to each other are played, and tried at most once in this time.
         "reconnect_s": 600.0,
@@ -260,7 +270,7 @@ def _found(folder: Path, point: Point) -> None:
     }
     ports = free_ports(point.n)
     places = [Place(f"node{i}", f"{HOST}:{port}", settings) for i, port in enumerate(ports)]
-    training = {"task": "digits", "steps": STEPS[point.d], "local_batch": 1, "momentum": 0.9, "lr": 0.001}
+    training = {"task": "digits", "steps": steps, "local_batch": 1, "momentum": 0.9, "lr": 0.001}
     found(folder, places, {"f": point.f, "recipe": point.recipe, "training": training})
 
 

@@ -68,12 +68,14 @@ class Account:
         idle_bytes: of memory, with everything loaded and no model yet; None where Linux is not.
         library_bytes: how much of that is code and tables of libraries; None where Linux is not.
         peak_bytes: of memory, at most; None where Linux is not.
+        phases: seconds of the whole run, by what the node did; see `p2pnode.driver.PHASES`.
     """
 
     tallies: list[Tally]
     idle_bytes: int | None
     library_bytes: int | None
     peak_bytes: int | None
+    phases: dict[str, float]
 
 
 class Meter:
@@ -190,7 +192,8 @@ def main() -> None:
     code = None if idle is None else libraries()
     meter.driver = Driver(home, open_log(home.log, home.path.name), meter.over, partial(widened, length=length))
     uvloop.run(meter.driver.run())
-    account = Account(meter.tallies, idle, code, None if idle is None else peak())
+    phases = meter.driver.status()["phases"]
+    account = Account(meter.tallies, idle, code, None if idle is None else peak(), phases)
     sys.stdout.write(json.dumps(asdict(account)) + "\n")
 
 

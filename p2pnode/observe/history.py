@@ -1,7 +1,7 @@
 """What a node saw in its steps, for its owner: whose vectors came, how far they lay from the mixture, what it left out.
 
 Nothing that the node does depends on it. It costs little and is bounded: of each vector a sample of its coordinates is
-looked at, and of steps long gone ever fewer are kept.
+looked at, where steps are short not in each of them, and of steps long gone ever fewer are kept.
 
 The coordinates are drawn once, from the system's own randomness: a liar who knew them could lie everywhere else. The
 distance of a vector is estimated from them, √(d/k) times the distance in the k that are sampled. Of a difference that
@@ -28,7 +28,11 @@ from protocols.effects import Gathered
 from protocols.header import PeerId, Slot
 
 SAMPLED_MAX = 2048
-"""Coordinates looked at. Seven vectors of 431,080 then cost 0.8 ms, most of it waiting for memory."""
+"""Coordinates looked at. Seven vectors of 431,080 then cost 0.8 ms where none of it is in the caches, 0.2 ms where all
+is."""
+
+LOOK_MAX_S = 0.1
+"""A look that took longer counts as this long: a process that was stopped in one would look away for hours."""
 
 RECENT_MAX = 512
 """Steps kept whole, and older ones kept at most; of measurements as many."""
@@ -91,25 +95,29 @@ class View:
     Later sub-rounds mix mixtures, which tell less of who made them.
 
     Args:
+        mixed: whose vectors they were.
+        looked: whether they were looked at; if not, nobody's distance is known, nor what was left out.
         distance: from the mixture.
         left_out: the share of the vector that the rule left out; see `p2pnode.aggregation.share`.
         late: whose vector came, but only after the mixture.
     """
 
+    mixed: frozenset[PeerId]
+    looked: bool
     distance: Numbers
     left_out: Numbers
     late: set[PeerId]
 
     def told(self) -> dict[str, Any]:
         distances, shares = self.distance.tolist(), self.left_out.tolist()
-        mixed = [peer for peer, distance in enumerate(distances) if not math.isnan(distance)]
         return {
+            "looked": self.looked,
             "distance": [_short(number) for number in distances],
-            "scale": _short(median(distances[peer] for peer in mixed)),
+            "scale": _short(median(distances[peer] for peer in self.mixed)),
             "left_out": [_short(number) for number in shares],
-            "usual": _short(fmean(shares[peer] for peer in mixed)),
+            "usual": _short(fmean(shares[peer] for peer in self.mixed)),
             "late": sorted(self.late),
-            "absent": sorted(set(range(len(distances))) - set(mixed) - self.late),
+            "absent": sorted(set(range(len(distances))) - self.mixed - self.late),
         }
 
 
@@ -170,6 +178,8 @@ class History:
         length: of every vector, d.
         clock: seconds since the epoch.
         seed: what the coordinates are drawn by; None for what nobody can guess.
+        time_share: of the time that goes by, what looking at vectors may take; 0 looks at none.
+        lap: seconds, never going back.
     """
 
     def __init__(
@@ -181,6 +191,8 @@ class History:
         length: int,
         clock: Callable[[], float] = time.time,
         seed: int | None = None,
+        time_share: float = math.inf,
+        lap: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = list(names)
         self._me = me
@@ -190,6 +202,10 @@ class History:
         self._clock = clock
         count = min(SAMPLED_MAX, length)
         self._sampled = np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
+        self._time_share = time_share
+        self._lap = lap
+        self._looks = False
+        self._looks_again_at = -math.inf
         self._lock = threading.Lock()
         cells = 2 * len(self._exchanges) * len(self._names)
         self._steps: Thinned[Step] = Thinned(max(RECENT_MIN, min(RECENT_MAX, CELLS_MAX // cells)))
@@ -207,7 +223,7 @@ class History:
         kept: Collection[int],
         loss: float | None,
     ) -> None:
-        """Vectors were mixed.
+        """Vectors were mixed: look at them, if looking has kept within its share of the time.
 
         Args:
             gathered: whose.
@@ -219,17 +235,39 @@ class History:
         slot, peers = gathered.slot, [peer for peer, _ in gathered.values]
         if slot.sub_round:
             return
-        rule = self._exchanges[slot.exchange].rule if self._me in peers else "median"  # as `mix_gathered` does
-        sample = np.stack([widen(row[self._sampled]) for row in rows]).astype(np.float64)
-        squared = ((sample - mixture[self._sampled]) ** 2).sum(axis=1)
         distance, left_out = np.full((2, len(self._names)), np.nan)
-        distance[peers] = np.sqrt(squared * (self._length / len(self._sampled)))
-        left_out[peers] = share.left_out(rule, sample, self._f, kept)
+        looks = self._affords(slot)
+        if looks:
+            began = self._lap()
+            rule = self._exchanges[slot.exchange].rule if self._me in peers else "median"  # as `mix_gathered` does
+            distance[peers], left_out[peers] = self._look(rule, rows, mixture, kept)
+            self._looks_again_at += min(self._lap() - began, LOOK_MAX_S) / self._time_share
         with self._lock:
             if self._under_way != slot.step:
                 self._under_way, self._views = slot.step, {}
-            self._views[slot.exchange] = View(distance, left_out, set())
+            self._views[slot.exchange] = View(frozenset(peers), looks, distance, left_out, set())
             self._loss = loss
+
+    def _affords(self, slot: Slot) -> bool:
+        """Whether to look at this step's vectors: at those of all its exchanges or of none, else it would be the same
+        exchange's each time. Time in which there was nothing to look at is not saved up."""
+        if self._time_share == 0:
+            return False
+        if slot.exchange == 0:
+            now = self._lap()
+            self._looks = now >= self._looks_again_at
+            if self._looks:
+                self._looks_again_at = now
+        return self._looks
+
+    def _look(
+        self, rule: str, rows: Sequence[Announced], mixture: NDArray[np.float32], kept: Collection[int]
+    ) -> tuple[Numbers, Numbers]:
+        """Distance from the mixture, and share that was left out, of each vector."""
+        sample = np.stack([widen(row[self._sampled]) for row in rows]).astype(np.float64)
+        squared = ((sample - mixture[self._sampled]) ** 2).sum(axis=1)
+        distance = np.sqrt(squared * (self._length / len(self._sampled)))
+        return distance, share.left_out(rule, sample, self._f, kept)
 
     def stepped(self, step: int, spent: Mapping[str, float], here: Callable[[Slot], Collection[PeerId]]) -> None:
         """The step was taken.
@@ -248,7 +286,7 @@ class History:
             for one in self._steps.latest(REVISED):
                 for exchange, view in one.views.items():
                     came = here(Slot(one.step, exchange))
-                    view.late.update(peer for peer in came if math.isnan(view.distance[peer]))
+                    view.late.update(peer for peer in came if peer not in view.mixed)
 
     def measured(self, step: int, loss: float, accuracy: float) -> None:
         """The model after so many steps was measured."""
@@ -264,6 +302,7 @@ class History:
                 "f": self._f,
                 "length": self._length,
                 "sampled": len(self._sampled),
+                "time_share": _short(self._time_share),
                 "revised": REVISED,
                 "stride": self._steps.stride,
                 "exchanges": [

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import re
+import time
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from aiohttp import web
 
+from p2pnode import netpage
 from p2pnode.admin import AdminServer
 from p2pnode.home import Home
 from p2pnode.netpage import NetPage
@@ -18,7 +22,7 @@ from protocols.committee import Committee
 from protocols.effects import Gathered
 from protocols.header import Slot
 from tests.browser import chromium, tab
-from tests.loopback import until
+from tests.loopback import PATIENCE_S, until
 
 NAMES = [f"node{i}" for i in range(7)]
 LENGTH = 200
@@ -33,17 +37,29 @@ def browser(tmp_path_factory):
 class Node:
     """What a node says of itself: node5 is silent, node6 lies and was convicted, node4 is banned, node3 is late."""
 
-    def __init__(self, names=NAMES, recipe="trimmed", steps=30, seconds=1.0):
+    def __init__(self, names=NAMES, recipe="trimmed", steps=30, seconds=1.0, every=1):
         self.names = names
-        self.history = History(names, 0, choose(recipe, Committee(len(names), 1)), 1, LENGTH, lambda: 1e9, 1)
+        limits = {"time_share": 0.02, "lap": lambda: self.now} if every > 1 else {}
+        self.history = History(names, 0, choose(recipe, Committee(len(names), 1)), 1, LENGTH, lambda: 1e9, 1, **limits)
+        look = self.history._look
+
+        def looking(*given):
+            self.now += 0.02 * (every - 0.5)  # steps take a second: the next that may be looked at is `every` later
+            return look(*given)
+
+        self.history._look = looking
         self.random = np.random.default_rng(2)
         self.step = 0
         self.faults = [{"peer": names[6], "fault": "equivocated", "count": 3}]
         self.seconds = seconds
+        said = {"what": "echo", "step": 28, "exchange": 0, "sub_round": 0, "seconds": 3.0}
+        owed = {"step": 29, "exchange": 0, "sub_round": 0}
+        self.late = [{"peer": names[3], **owed, "seconds": 2.5, "deadline": 0.5, "said": said}]
         for _ in range(steps):
             self.go_on()
 
     def go_on(self):
+        self.now = float(self.step)
         peers = [0, 1, 2, 3, 4, 6]
         rows = self.random.standard_normal((6, LENGTH)).astype(np.float32)
         rows[5] -= 3
@@ -65,7 +81,7 @@ class Node:
             "phase": "waiting",
             "sub_round": 0,
             "waits_for": [self.names[5]],
-            "late": [{"peer": self.names[3], "seconds": 2.5, "deadline": 0.5}],
+            "late": self.late,
             "connected": self.names[1:],
             "accuracy": 0.9012,
             "loss": 0.25,
@@ -140,6 +156,93 @@ def test_it_shows_what_the_node_says_and_goes_on_with_it(browser):
     looking(browser, work)
 
 
+CLOCK = r"\d\d:\d\d:\d\d"
+
+
+def test_who_is_late_is_said_with_since_when_what_it_owes_and_what_it_said_last(browser):
+    async def work(page, server, node):
+        words = await page.text("#late")
+        told = rf"… node3 is late since {CLOCK}, for 2\.\d s: it owes slot 29\.0\.0, expected within 0\.5 s\. "
+        said = rf"Last heard: echo of slot 28\.0\.0, at {CLOCK}, 3\.0 s ago\."
+        assert re.fullmatch(told + said, words), words
+        assert await page.js("document.title") == "node3 late. node0: step 30 of 100"
+        # Read out once, whatever is drawn anew, and though the one comes and goes; and who came besides.
+        aloud = await page.js("document.querySelector('#late-said').textContent")
+        assert re.fullmatch(rf"node3 is late since {CLOCK}; last heard: echo of slot 28\.0\.0 at {CLOCK}\.", aloud)
+        assert await page.js("document.querySelector('#late-said').getAttribute('role')") == "status"
+        await page.js(
+            "window.aloud = 0; new MutationObserver(() => window.aloud++)"
+            ".observe(document.querySelector('#late-said'), {childList: true, characterData: true, subtree: true})"
+        )
+        was, node.late = node.late, []
+        await page.until("document.querySelector('#late').textContent === 'Nobody is late.'")
+        node.late = was
+        await page.until("document.querySelector('#late').textContent.includes('node3')")
+        assert await page.js("window.aloud") == 0
+        node.late = [*was, {**was[0], "peer": "node1", "said": None}]
+        await page.until("document.querySelectorAll('#late li').length === 2")
+        assert "Last heard: nothing yet." in await page.text("#late")
+        aloud = await page.js("document.querySelector('#late-said').textContent")
+        assert re.fullmatch(rf"node1 is late since {CLOCK}; last heard: nothing yet\.", aloud)
+        assert page.errors == []
+
+    looking(browser, work)
+
+
+@asynccontextmanager
+async def answering(views):
+    """What a testnet heard of these nodes is always its newest."""
+
+    async def go_on():
+        while True:
+            for view in views:
+                view.heard_at = time.monotonic()
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+PATIENT = "AbortSignal.timeout = () => new AbortController().signal;"
+
+
+def test_a_node_that_answers_nothing_holds_up_nothing_of_the_others(browser, tmp_path, monkeypatch):
+    """A process that is stopped takes every connection, and answers none: here for ever."""
+    monkeypatch.setattr(netpage, "_PATIENCE_S", 1e6)
+
+    async def work():
+        views = [NodeView(name, Home(tmp_path / name), honest=True) for name in NAMES[:2]]
+        stopped = await asyncio.start_server(lambda reader, writer: asked.set(), "127.0.0.1", 0)
+        node, asked = Node(), asyncio.Event()
+        node.late = []
+        server = node.server()
+        await server.start()
+        addresses = [server.address, f"127.0.0.1:{stopped.sockets[0].getsockname()[1]}"]
+        for view, address in zip(views, addresses, strict=True):
+            view.home.path.mkdir()
+            view.home.admin.write_text(address)
+            view.status = {**node.status(), "name": view.name}
+        views[1].heard_at -= 60
+        async with answering(views[:1]), NetPage(views) as net, tab(browser, net.address, PATIENT) as page:
+            await page.show("light")
+            await asyncio.wait_for(asked.wait(), PATIENCE_S)
+            await page.until("document.querySelector('#late').textContent === 'Nobody is late.'")
+            assert (await table(page, "#nodes"))[2][1].startswith("no answer for ")
+            # What it found before it was stopped counts no more.
+            views[1].status["late"] = Node().late
+            views[0].status = {**node.status(), "late": [{**Node().late[0], "peer": "node1"}]}
+            await page.until("document.querySelector('#late').textContent.includes('… node1 is late since')")
+            assert (await page.text("#late")).endswith("Seen by node0.")
+            assert "node3" not in await page.text("#late")
+        stopped.close()
+        await server.stop()
+
+    asyncio.run(work())
+
+
 def test_every_control_does_what_it_says(browser):
     async def work(page, server, node):
         assert await page.js("document.querySelector('#distance').data[1].x.length") == 60
@@ -170,6 +273,20 @@ def test_every_control_does_what_it_says(browser):
         await page.until("document.querySelector('#now').innerText.includes('81 of 100')")
 
     looking(browser, work, Node(recipe="jungle-rb", steps=80))
+
+
+def test_steps_that_were_not_looked_at_are_not_made_up(browser):
+    async def work(page, server, node):
+        assert await page.js("document.querySelector('#distance').data[1].x") == list(range(0, 30, 3))
+        assert "Of these 30 steps 10 were looked at, so that looking takes 2 % of the time" in await page.text(
+            "#distance-note"
+        )
+        rows = {row[0]: row for row in (await table(page, "#peers"))[1:]}
+        assert [rows[name][2] for name in ("node1", "node5")] == ["100 %", "0 %"]
+        assert float(rows["node6"][3].split()[0]) > 2 * float(rows["node1"][3].split()[0])
+        assert rows["node5"][1] == "– silent"
+
+    looking(browser, work, Node(every=3))
 
 
 LOADING = """
@@ -356,7 +473,7 @@ def test_a_testnet_s_page_shows_all_nodes_each_as_it_sees_the_others(browser, tm
             servers.append(node.server())
             await servers[-1].start()
             view.home.admin.write_text(servers[-1].address)
-        async with NetPage(views) as net, tab(browser, net.address) as page:
+        async with answering(views), NetPage(views) as net, tab(browser, net.address) as page:
             await page.show("light")
             await page.until("document.querySelector('#time .main-svg') !== null")
             assert [row[:2] for row in (await table(page, "#nodes"))[1:]] == [

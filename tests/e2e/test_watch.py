@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -9,7 +10,10 @@ import time
 from p2pnode import testnet
 from p2pnode.asking import ask
 from p2pnode.errors import P2PNodeError
+from p2pnode.netpage import NetPage
+from p2pnode.observe.page import ASSETS
 from p2pnode.top import EVERY_S, pictures
+from tests.browser import chromium, tab
 
 NODES, STEPS, FROZEN = 4, 40, "node3"
 BEGUN = 5
@@ -123,3 +127,83 @@ def test_who_is_stopped_is_named_with_what_it_owes_and_is_forgotten_when_it_goes
         assert missing["said"]["seconds"] > 0
     assert [(node["steps"], node["exit"]) for node in summary["honest"]] == [(STEPS, 0)] * NODES
     assert summary["evidence"] == []
+
+
+NOTING = """
+window.looks = [];
+window.drawn = [];
+const ask = window.fetch;
+window.fetch = async (path, ...more) => {
+  const answer = await ask(path, ...more);
+  if (path === "status") window.looks.push(await answer.clone().json());
+  return answer;
+};
+addEventListener("DOMContentLoaded", () => {
+  const late = document.querySelector("#late");
+  const note = () => window.drawn.push([window.looks.length, late.textContent]);
+  new MutationObserver(note).observe(late, { childList: true });
+});
+"""
+"""What the page was told, look by look, and after how many looks it wrote what of who is late."""
+
+SEEN = "[looks, drawn, document.querySelector('#late-said').textContent]"
+
+
+class Shown(testnet.Testnet):
+    """Stops a node in the middle, and looks at a page of another and at the whole net's until both name it."""
+
+    def __init__(self, plan, browser):
+        super().__init__(plan, time.time(), lambda nodes: None)
+        self._browser = browser
+        self.shown = {}
+
+    async def _until_finished(self):
+        async with NetPage(self.nodes) as net:
+            await asyncio.gather(self._look_on(net.address), super()._until_finished())
+
+    async def _look_on(self, whole):
+        frozen = next(node for node in self.nodes if node.name == FROZEN)
+        while frozen.step < BEGUN:
+            await asyncio.sleep(0.02)
+        pid, single = frozen.pid, f"http://{self.nodes[0].home.admin.read_text().strip()}/"
+        try:
+            for address in (single, whole):
+                async with tab(self._browser, address, NOTING) as page:
+                    await page.show("light")
+                    while not any(f"{FROZEN} is late" in text for _, text in await page.js("window.drawn")):
+                        os.kill(pid, signal.SIGSTOP)  # again and again: others may wake it
+                        await asyncio.sleep(0.02)
+                    self.shown[address] = await page.js(SEEN)
+                os.kill(pid, signal.SIGCONT)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def named(look, whole):
+    """Who is late in what a page was told, as those say who are awake."""
+    nodes = look["nodes"] if whole else [{"name": look["name"], "silent": 0, "status": look}]
+    return {one["peer"] for node in nodes if node["name"] != FROZEN for one in node["status"].get("late", [])}
+
+
+def test_a_page_names_who_is_stopped_in_its_first_look_after_the_deadline(tmp_path):
+    look_ms = int(re.search(r"LOOK_MS = (\d+)", (ASSETS / "page.js").read_text()).group(1))
+
+    async def work(browser):
+        plan = testnet.Plan(tmp_path / "net", VALUES, NODES, 0, (), None, PATIENCE_S, evaluations=0)
+        net = Shown(plan, browser)
+        await net.run()
+        return plan, net.shown
+
+    (tmp_path / "chromium").mkdir()
+    with chromium(tmp_path / "chromium") as browser:
+        plan, shown = asyncio.run(work(browser))
+    assert look_ms / 1000 + 2 * plan.poll_s <= 0.9, "two looks in a row, and their answers, within a second"
+    assert len(shown) == 2
+    for whole, (looks, drawn, aloud) in enumerate(shown.values()):
+        first = next(i for i, look in enumerate(looks) if FROZEN in named(look, whole))
+        after, text = next((count, text) for count, text in drawn if FROZEN in text)
+        assert after == first + 1
+        line = next(line for line in re.split("… ", text) if line.startswith(FROZEN))
+        assert re.search(r"is late since [\d:]+, for [\d.]+ s.*: it owes slot [\d.]+, expected within [\d.]+ s", line)
+        assert re.search(r"Last heard: [a-z ]+( of slot [\d.]+)?, at [\d:]+, [\d.]+ s ago", line)
+        assert FROZEN in aloud

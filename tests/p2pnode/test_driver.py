@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 import torch
@@ -1304,7 +1305,7 @@ def test_a_result_tells_where_the_time_went(tmp_path):
 
 
 def test_a_node_tells_what_it_saw_while_it_runs_and_leaves_it_in_its_home(tmp_path):
-    _, homes = found_network(tmp_path, 3, steps=6, evaluate_every=2)
+    _, homes = found_network(tmp_path, 3, steps=6, evaluate_every=2, observe=1.0)
     norms = {}
 
     def overhear(driver):
@@ -1334,6 +1335,44 @@ def test_a_node_tells_what_it_saw_while_it_runs_and_leaves_it_in_its_home(tmp_pa
             assert step["loss"] > 0
             assert set(step["seconds"]) <= {*driver_module.PHASES, "idle", "wire"}
             assert step["seconds"]["observe"] > 0
+
+
+def test_a_node_answers_its_owner_by_its_own_name_and_those_in_its_settings(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=3, admin_names=["watched.example.org"])
+
+    async def work():
+        admin = make(homes[0])._admin
+        await admin.start()
+        try:
+            async with aiohttp.ClientSession() as session:
+                found = []
+                for name in ("node0", "watched.example.org", "node1", "evil.example.org"):
+                    async with session.get(f"http://{admin.address}/healthz", headers={"Host": name}) as answer:
+                        found.append(answer.status)
+                return found
+        finally:
+            await admin.stop()
+
+    assert uvloop.run(work()) == [200, 200, 421, 421]
+
+
+def test_a_node_that_is_not_to_look_at_vectors_tells_the_rest(tmp_path):
+    _, homes = found_network(tmp_path, 3, steps=3, observe=0.0)
+
+    async def work():
+        drivers = [make(home) for home in homes]
+        for driver in drivers:
+            driver._history._look = None  # whoever calls it fails
+        await run_all(*drivers)
+        return [driver.history() for driver in drivers]
+
+    for told in uvloop.run(work()):
+        assert told["time_share"] == 0
+        assert [step["step"] for step in told["steps"]] == [0, 1, 2]
+        for step in told["steps"]:
+            [view] = step["exchanges"]
+            assert (view["looked"], set(view["distance"])) == (False, {None})
+            assert step["loss"] > 0
 
 
 # A home that is wrong.

@@ -14,7 +14,7 @@ from p2pnode.testnet import NodeView
 STEPS = {"steps": [{"step": 1}, {"step": 2}], "measured": [{"step": 2}, {"step": 3}]}
 
 
-def asking(tmp_path, path, *, alive=False, left=None):
+def asking(tmp_path, path, *, alive=False, left=None, headers=None):
     """(status, text) of what the page's server answers, of node0 whose history is asked for at /history."""
     home = Home(tmp_path / "node0")
     home.path.mkdir()
@@ -27,7 +27,7 @@ def asking(tmp_path, path, *, alive=False, left=None):
         if alive:
             home.admin.write_text(node.address + "\n")
         view = NodeView("node0", home, honest=True)
-        async with NetPage([view]) as net, aiohttp.request("GET", net.address + path) as answer:
+        async with NetPage([view]) as net, aiohttp.request("GET", net.address + path, headers=headers) as answer:
             found = answer.status, await answer.text()
         await node.stop()
         return found
@@ -52,6 +52,14 @@ def test_of_a_node_that_left_nothing_it_is_said_so(tmp_path, left):
 @pytest.mark.parametrize("name", ["", "node1", "../node0", "127.0.0.1:80/x?"])
 def test_who_is_no_node_of_the_testnet_is_not_asked(tmp_path, name):
     assert asking(tmp_path, f"history?node={name}", alive=True)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["", "status", "history?node=node0"])
+def test_a_page_of_another_host_reads_nothing_whatever_its_name_resolves_to(tmp_path, path):
+    for host, wanted in [("evil.example", 421), ("localhost", 200)]:
+        folder = tmp_path / host
+        folder.mkdir()
+        assert asking(folder, path, alive=True, headers={"Host": host})[0] == wanted
 
 
 @pytest.mark.parametrize("since", ["-1", "x", "", "1.5", "²", "9" * 5000])

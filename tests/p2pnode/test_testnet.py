@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from p2pnode import testnet
+from p2pnode.admin import AdminServer
 from p2pnode.config import NodeConfig
 from p2pnode.errors import ConfigError
 from p2pnode.home import Home
 from p2pnode.testnet import NodeView, Plan, disagreement, free_ports, make_way
+from tests.loopback import PATIENCE_S
 
 TRAINING = {"task": "digits", "steps": 10, "local_batch": 4, "momentum": 0.9, "lr": 0.1}
 
@@ -142,6 +144,37 @@ def test_disagreement_is_the_largest_distance_relative_to_either_norm(tmp_path):
     assert disagreement(views(tmp_path / "b", [[10, 0], [10, 0], [0, 5]])) == pytest.approx(125**0.5 / 5)
     (tmp_path / "c").mkdir()
     assert disagreement(views(tmp_path / "c", [[3e38, 3e38], [-3e38, -3e38]])) == pytest.approx(2), "no overflow"
+
+
+# Asking.
+
+
+def test_a_node_that_answers_nothing_holds_up_nobody_s_answer(tmp_path, monkeypatch):
+    """A process that is stopped takes every connection, and answers none: here for ever."""
+    monkeypatch.setattr(testnet, "_POLL_TIMEOUT_S", 1e6)
+    asked = []
+
+    async def work():
+        net = testnet.Testnet(replace(plan(tmp_path, nodes=2, byzantine=0), poll_s=0.01), time.time(), len)
+        stopped = await asyncio.start_server(lambda reader, writer: asked.append(writer), "127.0.0.1", 0)
+        status = {"step": 0, "finished": False}
+        server = AdminServer("127.0.0.1:0", lambda: status)
+        await server.start()
+        net.nodes[0].asked_at = server.address
+        net.nodes[1].asked_at = f"127.0.0.1:{stopped.sockets[0].getsockname()[1]}"
+        began = net.nodes[1].heard_at
+        async with net._asking() as ask:
+            for step in (3, 4):
+                status["step"] = step
+                while net.nodes[0].step < step:
+                    await asyncio.wait_for(ask(), PATIENCE_S)
+        assert net.nodes[0].heard_at > began
+        assert (net.nodes[1].heard_at, net.nodes[1].status) == (began, {})
+        assert len(asked) == 1, "asked once, until it answers"
+        stopped.close()
+        await server.stop()
+
+    asyncio.run(work())
 
 
 # Giving up.

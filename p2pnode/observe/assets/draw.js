@@ -7,6 +7,7 @@ const Draw = (() => {
   const FAR = 3; // times the median: what lies farther has the last colour
   const TABLE_STEPS = 12;
   const STEPS_MAX = 4000;
+  const SILENT_S = 2; // a node that has not answered for so long is said to be silent
   const STATES = {
     good: ["✓", "in step"],
     late: ["…", "late"],
@@ -104,6 +105,7 @@ const Draw = (() => {
     if (!view) return { why: "not seen" };
     if (view.distance[i] === null && view.absent.includes(i)) return { why: "did not come" };
     if (view.distance[i] === null && view.late.includes(i)) return { why: "came too late" };
+    if (view.looked === false) return { why: "not looked at" };
     const distance = view.distance[i] ?? Infinity;
     const ratio = view.scale ? distance / view.scale : distance ? Infinity : 1;
     return { distance, ratio, left: view.left_out[i], usual: view.usual };
@@ -112,10 +114,12 @@ const Draw = (() => {
   // Each member as one node sees it.
   function peers(from, status, exchange) {
     const steps = stepsOf(from, RECENT);
+    const looked = lookedAt(stepsOf(from, 0), exchange).slice(-RECENT);
     const convicted = new Set((from.about.evidence ?? []).map((proof) => proof.accused));
     return from.about.members.map((name, i) => {
       const cells = steps.map((step) => cell(step, exchange, i)).filter((one) => one.why !== "not seen");
-      const mixed = cells.filter((one) => !one.why);
+      const mixed = looked.map((step) => cell(step, exchange, i)).filter((one) => !one.why);
+      const came = cells.filter((one) => !one.why || one.why === "not looked at").length;
       const absent = cells.filter((one) => one.why === "did not come").length;
       const late = cells.filter((one) => one.why === "came too late").length;
       const faults = (status.faults ?? []).filter((row) => row.peer === name);
@@ -130,7 +134,7 @@ const Draw = (() => {
       else if (waited || late + absent > cells.length / 2) state = "late";
       return {
         name, me, state, waited, faults, convicted: convicted.has(name),
-        came: cells.length ? mixed.length / cells.length : null,
+        came: cells.length ? came / cells.length : null,
         ratio: mean(mixed.map((one) => one.ratio)),
         left: mean(mixed.map((one) => one.left)),
       };
@@ -148,6 +152,49 @@ const Draw = (() => {
       return [name, state, percent(peer.came), times(peer.ratio), percent(peer.left), said.join(", ") || "–"];
     });
     table(into, ["peer", "state", "in time", "distance", "left out", "besides"], rows, [1, 5]);
+  }
+
+  // Who is late.
+
+  const seconds = (ms) => Math.max(0, ms / 1000).toFixed(1);
+  const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
+  const slotName = (told) => `${told.step}.${told.exchange}.${told.sub_round}`;
+  const saidWhat = (said) => (said ? said.what + (said.step === undefined ? "" : ` of slot ${slotName(said)}`) : "nothing yet");
+  const unanswered = (node) => node.exit === null && node.status.name !== undefined && node.silent > SILENT_S;
+
+  // A row for each that any of the nodes finds late: what it owes first, whom of them it owes it, what they heard of it last.
+  function lateness(nodes) {
+    const rows = new Map();
+    for (const node of nodes) {
+      for (const one of node.status.late) {
+        const ago = (seconds) => node.told - 1000 * seconds;
+        const row = {
+          ...one, key: `${one.peer} ${slotName(one)}`, by: [node.name], told: node.told, away: !node.status.connected.includes(one.peer),
+          since: ago(one.seconds - one.deadline), heard: one.said && ago(one.said.seconds),
+        };
+        const known = rows.get(one.peer);
+        if (!known) rows.set(one.peer, row);
+        else rows.set(one.peer, { ...(row.since < known.since ? row : known), by: [...known.by, node.name] });
+      }
+    }
+    return [...rows.values()].sort((one, other) => one.since - other.since);
+  }
+
+  const lateWords = (row) => `${row.peer} is late since ${clock(row.since)}; last heard: ${saidWhat(row.said)}${row.said ? ` at ${clock(row.heard)}` : ""}.`;
+
+  function late(into, rows, net) {
+    const parts = rows.map((row) => {
+      const part = element("li");
+      const ago = row.said ? `, at ${clock(row.heard)}, ${seconds(row.told - row.heard)} s ago` : "";
+      const link = row.away ? ", not connected" : "";
+      const by = net ? ` Seen by ${row.by.join(", ")}.` : "";
+      part.append(
+        element("span", `${STATES.late[0]} ${row.peer}`, "state", "late"),
+        ` is late since ${clock(row.since)}, for ${seconds(row.told - row.since)} s${link}: it owes slot ${slotName(row)}, expected within ${number(row.deadline, 2)} s. Last heard: ${saidWhat(row.said)}${ago}.${by}`,
+      );
+      return part;
+    });
+    into.replaceChildren(...(parts.length ? parts : [element("li", "Nobody is late.", "note")]));
   }
 
   // links: pairs of names that are connected, as far as that is known of others than the one who looks.
@@ -271,9 +318,15 @@ const Draw = (() => {
     },
   };
 
+  // Where steps are short a node looks at the vectors of some only; where it looks at none, who came is left to show.
+  function lookedAt(steps, exchange) {
+    const looked = steps.filter((step) => step.exchanges[exchange]?.looked !== false);
+    return looked.length ? looked : steps;
+  }
+
   function heat(into, from, exchange, kind, span) {
     const { value, top, bar, ticks, words } = KINDS[kind];
-    const steps = stepsOf(from, span);
+    const steps = lookedAt(stepsOf(from, span), exchange);
     const names = from.about.members;
     const cells = names.map((_, i) => steps.map((step) => cell(step, exchange, i)));
     const hover = cells.map((row, i) => row.map((one, j) => `${plain(names[i])}, step ${steps[j].step}: ${one.why ?? words(one)}`));
@@ -305,20 +358,23 @@ const Draw = (() => {
   }
 
   function heatTable(into, from, exchange, kind) {
-    const steps = stepsOf(from, TABLE_STEPS);
+    const steps = lookedAt(stepsOf(from, 0), exchange).slice(-TABLE_STEPS);
     const rows = from.about.members.map((name, i) => [
       name, ...steps.map((step) => { const one = cell(step, exchange, i); return one.why ?? KINDS[kind].short(one); }),
     ]);
     table(into, ["peer", ...steps.map((step) => `step ${step.step}`)], rows);
   }
 
-  function notes(from, exchange) {
-    const { length, sampled, exchanges } = from.about;
+  function notes(from, exchange, span = 0) {
+    const { length, sampled, exchanges, time_share } = from.about;
     const of = exchanges[exchange];
     const estimate = sampled < length ? `estimated from ${sampled.toLocaleString("en")} of ${length.toLocaleString("en")} coordinates` : "exactly";
     const grey = "Grey, who was not mixed: light, came too late; dark, did not come at all.";
+    const all = stepsOf(from, span);
+    const seen = lookedAt(all, exchange).length;
+    const unseen = time_share === 0 ? " This node looks at no vectors: its setting observe is 0." : seen === all.length ? "" : ` Of these ${all.length} steps ${seen} were looked at, so that looking takes ${number(100 * time_share)} % of the time at most.`;
     return [
-      `‖x − mixture‖₂ of each peer's ${of.what}, ${estimate}, as multiples of the step's median. ${grey}`,
+      `‖x − mixture‖₂ of each peer's ${of.what}, ${estimate}, as multiples of the step's median. ${grey}${unseen}`,
       of.left_out === "coordinates"
         ? `The share of coordinates in which a peer's number is none of those that the rule, ${of.rule}, averages. Some of everybody's is left out: what counts is the difference from the others.`
         : `Whether the rule, ${of.rule}, gives the vector no part in the mixture.`,
@@ -342,5 +398,5 @@ const Draw = (() => {
     table(into, ["ms", ...steps.map((step) => `step ${step.step}`)], names.map((name) => [name, ...steps.map((step) => number(1000 * (step.seconds[name] ?? 0)))]));
   }
 
-  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, graph, legend, evidence, curves, multiples, heat, grid, heatTable, notes, phases, phaseTable };
+  return { element, table, list, number, percent, history, merge, stepsOf, peers, peerTable, unanswered, lateness, lateWords, late, graph, legend, evidence, curves, multiples, heat, grid, heatTable, notes, phases, phaseTable };
 })();

@@ -1,13 +1,17 @@
-// Asks the node, or the testnet, once a second, and draws what it says.
+// Asks the node, or the testnet, what it does, and less often what it saw, and draws what it says.
 "use strict";
 
 (() => {
-  const EVERY_MS = 1000;
+  const LOOK_MS = 400; // from an answer to the next question: who is late is named within a second
+  const HISTORY_MS = 1000;
   const PATIENCE_MS = 4000;
+  const SAID_AGAIN_MS = 10000; // who was late so recently is not read out anew
   const at = (id) => document.getElementById(id);
 
-  let nodes = []; // what is known of each: name, honest, exit, status
+  let nodes = []; // what is known of each: name, honest, exit, silent, status, and when that was told
   let histories = new Map();
+  let since = new Map(); // who is late and owes what → since when, so that a clock's second does not go to and fro
+  let readOut = new Map(); // who is late → when it was seen to be, last
   let net = false;
   let heard = null;
   let ran = 0;
@@ -27,20 +31,25 @@
     Draw.merge(known, await ask(`history?since=${known.next}${whose}`));
   }
 
-  // The chosen node every time, and in a testnet one of the others in turn, whose curves are drawn beside its own.
-  async function poll() {
+  // What all do now. Nothing that takes long is waited for: a node that is stopped answers no question.
+  async function look() {
     const status = await ask("status");
     net = Array.isArray(status.nodes);
-    nodes = net ? status.nodes : [{ name: status.name, honest: null, exit: null, status }];
+    const found = net ? status.nodes : [{ name: status.name, honest: null, exit: null, silent: 0, status }];
+    nodes = found.map((node) => ({ ...node, told: Date.now() - 1000 * node.silent }));
     const seconds = net ? status.seconds : status.seconds ?? 0;
     if (seconds < ran) histories = new Map(); // it was started anew
     ran = seconds;
     chooseObserver();
-    const others = nodes.map((node) => node.name).filter((name) => name !== at("observer").value);
-    await askHistory(at("observer").value).catch((error) => { if (!net) throw error; });
-    if (!net || !others.length) return;
+  }
+
+  // The chosen node every time, and in a testnet one of the others in turn, whose curves are drawn beside its own.
+  async function lookBack() {
+    if (!nodes.length) return;
+    const others = net ? nodes.map((node) => node.name).filter((name) => name !== at("observer").value) : [];
     const unknown = others.filter((name) => !histories.get(name)?.about);
-    await Promise.allSettled([...unknown, others[turn++ % others.length]].map(askHistory));
+    const inTurn = others.length ? [others[turn++ % others.length]] : [];
+    await Promise.allSettled([at("observer").value, ...new Set([...unknown, ...inTurn])].map(askHistory));
   }
 
   function options(select, wanted) {
@@ -61,8 +70,29 @@
   const observer = () => nodes.find((node) => node.name === at("observer").value);
   const lies = () => Object.fromEntries(nodes.map((node) => [node.name, node.honest === false]));
 
-  function drawNow(status) {
-    document.title = `${status.name}: step ${status.step} of ${status.steps}`;
+  // One row for each that is late, as those see it who are in step, and not as one who was stopped saw it once.
+  function drawLate() {
+    const awake = nodes.filter((node) => node.honest !== false && node.exit === null && node.status.late && !Draw.unanswered(node));
+    const rows = Draw.lateness(awake).map((row) => ({ ...row, since: since.get(row.key) ?? row.since }));
+    since = new Map(rows.map((row) => [row.key, row.since]));
+    Draw.late(at("late"), rows, net);
+    readOutLate(rows);
+    return rows;
+  }
+
+  function readOutLate(rows) {
+    const now = Date.now();
+    const fresh = rows.filter((row) => !readOut.has(row.peer));
+    for (const row of rows) readOut.set(row.peer, now);
+    const over = [...readOut].filter(([, seen]) => now - seen > SAID_AGAIN_MS);
+    for (const [peer] of over) readOut.delete(peer);
+    if (fresh.length) at("late-said").textContent = fresh.map(Draw.lateWords).join(" ");
+    else if (over.length && !readOut.size) at("late-said").textContent = "Nobody is late any more.";
+  }
+
+  function drawNow(status, late) {
+    const waiting = late.length ? `${late.map((row) => row.peer).join(", ")} late. ` : "";
+    document.title = `${waiting}${status.name}: step ${status.step} of ${status.steps}`;
     at("title").textContent = net ? `A testnet of ${nodes.length} nodes` : status.name;
     at("setting").textContent = `Recipe ${status.recipe}, network ${status.network.slice(0, 16)}…`;
     at("progress").max = status.steps;
@@ -83,24 +113,39 @@
     if (!net) return;
     const rows = nodes.map((node) => {
       const name = Draw.element("span", node.honest ? node.name : `${node.name} (lies)`, "state", node.honest ? "good" : "lies");
-      const does = node.exit !== null ? `ended, exit code ${node.exit}` : node.status.phase ?? "starting";
+      const silent = Draw.unanswered(node) ? `no answer for ${Math.floor(node.silent)} s` : null;
+      const does = node.exit !== null ? `ended, exit code ${node.exit}` : silent ?? node.status.phase ?? "starting";
       return [name, does, String(node.status.step ?? "–"), Draw.percent(node.status.accuracy, 1), Draw.number(node.status.loss), (node.status.waits_for ?? []).join(", ") || "nobody"];
     });
     Draw.table(at("nodes"), ["node", "does", "step", "accuracy", "loss", "waits for"], rows, [1, 5]);
   }
 
-  function drawCourse() {
-    const chosen = nodes.filter((node) => histories.has(node.name) && histories.get(node.name).about && node.honest !== false);
-    const series = (what) => chosen.map((node) => ({
-      name: node.name, marked: true,
-      points: [...histories.get(node.name).measured.values()].map((one) => [one.step, one[what]]).filter((point) => point[1] !== null).sort((one, other) => one[0] - other[0]),
-    })).filter((one) => one.points.length);
-    const batches = Draw.stepsOf(seen(), 0).filter((step) => step.loss !== null).map((step) => [step.step + 1, step.loss]);
+  const curvesOf = (what) => nodes.filter((node) => histories.get(node.name)?.about && node.honest !== false).map((node) => ({
+    name: node.name, marked: true,
+    points: [...histories.get(node.name).measured.values()].map((one) => [one.step, one[what]]).filter((point) => point[1] !== null).sort((one, other) => one[0] - other[0]),
+  })).filter((one) => one.points.length);
+
+  function drawLoss(from) {
+    const batches = Draw.stepsOf(from, 0).filter((step) => step.loss !== null).map((step) => [step.step + 1, step.loss]);
     const own = { name: `${at("observer").value}, last batch`, faint: true, points: batches };
-    Draw.curves(at("loss"), [...series("loss"), own], "loss", { rangemode: "tozero" });
-    Draw.curves(at("accuracy"), series("accuracy"), "accuracy", { range: [0, 1.02] });
-    const last = [...seen().measured.values()].pop();
+    Draw.curves(at("loss"), [...curvesOf("loss"), own], "loss", { rangemode: "tozero" });
+  }
+
+  function drawAccuracy(from) {
+    Draw.curves(at("accuracy"), curvesOf("accuracy"), "accuracy", { range: [0, 1.02] });
+    const last = [...from.measured.values()].pop();
     at("measured").textContent = last ? `${at("observer").value} measured its model last after ${last.step} steps: accuracy ${Draw.percent(last.accuracy, 1)}, loss ${Draw.number(last.loss)}.` : "No model was measured yet; the loss is that of the batches.";
+  }
+
+  function drawHeat(kind, from, exchange, span) {
+    at(`${kind}-note`).textContent = Draw.notes(from, exchange, span)[kind === "distance" ? 0 : 1];
+    Draw.heat(at(kind), from, exchange, kind, span);
+    Draw.heatTable(at(`${kind}-table`), from, exchange, kind);
+  }
+
+  function drawTime(from, span) {
+    Draw.phases(at("time"), from, span);
+    Draw.phaseTable(at("time-table"), from);
   }
 
   function drawPeers(status, exchange) {
@@ -110,29 +155,43 @@
     Draw.peerTable(at("peers"), known, lies());
   }
 
-  function draw() {
+  const exchangeShown = () => Number(at("exchange").value || 0);
+
+  function drawState() {
     drawNodes();
-    const node = observer();
-    const status = node?.status;
+    const status = observer()?.status;
     if (!status?.name) return;
     at("main").hidden = false;
-    drawNow(status);
+    drawNow(status, drawLate());
+    drawMembers(status);
+  }
+
+  function drawMembers(status) {
     const from = seen();
     if (!from?.about) return;
     options(at("exchange"), from.about.exchanges.map((one, i) => [String(i), `${i + 1}: ${one.what} by ${one.rule}`]));
-    const exchange = Number(at("exchange").value || 0);
-    const span = Number(at("span").value);
-    drawPeers(status, exchange);
+    drawPeers(status, exchangeShown());
     Draw.evidence(at("evidence"), from.about.evidence ?? [], status.faults);
-    if (!from.steps.size) return;
-    drawCourse();
-    [at("distance-note").textContent, at("left-note").textContent] = Draw.notes(from, exchange);
-    for (const kind of ["distance", "left"]) {
-      Draw.heat(at(kind), from, exchange, kind, span);
-      Draw.heatTable(at(`${kind}-table`), from, exchange, kind);
-    }
-    Draw.phases(at("time"), from, span);
-    Draw.phaseTable(at("time-table"), from);
+  }
+
+  // What the node saw, a piece at a time: each plot takes some 100 ms, in which the page does nothing else.
+  const PIECES = [
+    () => drawMembers(observer().status),
+    (from) => drawLoss(from),
+    (from) => drawAccuracy(from),
+    (from, exchange, span) => drawHeat("distance", from, exchange, span),
+    (from, exchange, span) => drawHeat("left", from, exchange, span),
+    (from, exchange, span) => drawTime(from, span),
+  ];
+
+  function drawPiece(piece) {
+    const from = seen();
+    if (from?.steps.size && observer()?.status.name) piece(from, exchangeShown(), Number(at("span").value));
+  }
+
+  function draw() {
+    drawState();
+    PIECES.forEach(drawPiece);
   }
 
   function say(words, kind = "") {
@@ -140,20 +199,38 @@
     at("answer").className = kind;
   }
 
-  async function round() {
+  // What fetch, its patience and an answer that is none fail with: no mistakes of this page.
+  const unreached = (error) => error instanceof TypeError || error instanceof DOMException || /^(status|history)/.test(error.message);
+
+  async function state() {
     const who = net ? "the testnet" : nodes.length ? nodes[0].name : "the node";
     if (!paused) {
       try {
-        await poll();
+        await look();
         heard = new Date();
         say(nodes.every((node) => node.status.finished) ? "Finished." : "Live.");
-        draw();
+        drawState();
       } catch (error) {
-        if (!(error instanceof TypeError || error instanceof DOMException || /^(status|history)/.test(error.message))) console.error(error);
+        if (!unreached(error)) console.error(error);
         say(heard ? `No answer from ${who} since ${heard.toLocaleTimeString("en-GB")}: it ended, or cannot be reached. Below is its last word.` : "Nobody answers.", "lost");
       }
     }
-    setTimeout(round, EVERY_MS);
+    setTimeout(state, LOOK_MS);
+  }
+
+  async function past() {
+    if (!paused) {
+      try {
+        await lookBack();
+        for (const piece of PIECES) {
+          drawPiece(piece);
+          await new Promise((goOn) => setTimeout(goOn)); // an answer on who is late comes first
+        }
+      } catch (error) {
+        console.error(error);
+      }
+    }
+    setTimeout(past, HISTORY_MS);
   }
 
   at("pause").addEventListener("click", () => {
@@ -165,5 +242,5 @@
   for (const id of ["observer", "exchange", "span"]) at(id).addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   Draw.legend(at("legend"));
-  round();
+  state().then(past);
 })();

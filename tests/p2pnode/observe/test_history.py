@@ -196,6 +196,75 @@ def test_only_the_sample_is_looked_at(monkeypatch):
     assert read == [10] * 6
 
 
+class Time:
+    """Looks that take so many seconds."""
+
+    def __init__(self, look_s):
+        self.now, self.looks = 1000.0, []
+        self._look_s = look_s
+
+    def watch(self, history):
+        look = history._look
+
+        def looking(*given):
+            self.looks.append(self.now)
+            self.now += self._look_s
+            return look(*given)
+
+        history._look = looking
+
+
+@pytest.mark.parametrize(("step_s", "every"), [(1.0, 1), (0.11, 1), (0.06, 2), (0.0105, 10)])
+@pytest.mark.parametrize("recipe", ["trimmed", "jungle-rb"])
+def test_looking_takes_no_more_than_its_share_however_short_steps_are(recipe, step_s, every):
+    """And of all exchanges of a step or of none: else it would be the same one each time."""
+    took = Time(0.0005 if recipe == "jungle-rb" else 0.001)
+    limits = {"time_share": 0.01, "lap": lambda: took.now}
+    history, rows = a_history(recipe, length=20, **limits), vectors(7, 20)
+    took.watch(history)
+    exchanges = len(history.told()["exchanges"])
+    for step in range(100):
+        for exchange in range(exchanges):
+            history.mixed(gathered(range(7), step, exchange), rows.numpy(), rows[0].numpy(), range(7), 0.5)
+        history.stepped(step, {}, lambda slot: ())
+        took.now += step_s
+    looked = [[view["looked"] for view in step["exchanges"]] for step in history.told()["steps"]]
+    assert looked == [[step % every == 0] * exchanges for step in range(100)]
+    assert len(took.looks) == exchanges * len(range(0, 100, every))
+    took.now += 1e6  # nobody is owed the looks of a time in which there was nothing to look at
+    for step in range(100, 103):
+        history.mixed(gathered(range(7), step), rows.numpy(), rows[0].numpy(), range(7), 0.5)
+        history.stepped(step, {}, lambda slot: ())
+        took.now += 0.01
+    assert [step["exchanges"][0]["looked"] for step in history.told(100)["steps"]] == [True, False, False]
+
+
+def test_a_process_that_was_stopped_in_a_look_looks_again_in_seconds():
+    took = Time(3600.0)
+    history, rows = a_history(length=20, time_share=0.01, lap=lambda: took.now), vectors(7, 20)
+    took.watch(history)
+    for step in range(3):
+        history.mixed(gathered(range(7), step), rows.numpy(), rows[0].numpy(), range(7), 0.5)
+        history.stepped(step, {}, lambda slot: ())
+        took.now += 100 * history_module.LOOK_MAX_S
+    assert len(took.looks) == 3
+
+
+def test_of_a_step_that_was_not_looked_at_it_is_told_who_came():
+    history, rows = a_history(time_share=0.0), vectors(5)
+    take(history, 0, rows, [0, 1, 2, 3, 4], here=(0, 1, 2, 3, 4, 5))
+    assert history.told()["time_share"] == 0
+    assert view(history) == {
+        "looked": False,
+        "distance": [None] * 7,
+        "scale": None,
+        "left_out": [None] * 7,
+        "usual": None,
+        "late": [5],
+        "absent": [6],
+    }
+
+
 # Each rule.
 
 
