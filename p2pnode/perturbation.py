@@ -48,7 +48,7 @@ _UNDISTURBED = 0.35
 
 
 class Perturbation(Settings):
-    """One thing that is done to some nodes. Which keys go together, `Perturbations.checked` says.
+    """One thing that is done to some nodes; a network refuses what does not fit it, or what does not go together.
 
     Args:
         kind: what is done to them. `kill`, `restart` and `pause` are SIGKILL, SIGTERM and SIGSTOP; a `liar` lies to the
