@@ -14,7 +14,32 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class NodeConfig(Settings):
-    """The checked settings of one node."""
+    """The checked settings of one node.
+
+    Args:
+        name: this node's name, as the genesis has it.
+        listen: where it listens for its peers.
+        admin: where it answers its owner: the page, `/status`, `/metrics`. Who reaches it may read it.
+        discovery: how peers are found whose address in the genesis is not theirs any more: not at all, or by multicast
+            DNS in the local network.
+        data_dir: the folder of the task's data files.
+        task: where the code of the user's own task is: FILE.py:NAME or MODULE:NAME.
+        device: where it trains and mixes.
+        threads: of the CPU, for tensors; 0 leaves the number to torch.
+        autocast: whether gradients are computed in mixed precision (bfloat16).
+        pieces: into so many parts a batch is cut, which go through the model one after another, to save memory.
+        evaluate_every: steps from one evaluation of the model to the next; 0 evaluates it at the end only.
+        evaluate_samples: test samples that an evaluation on the way takes; the last one takes all.
+        checkpoint_every: steps from one checkpoint to the next; 0 makes one when the node ends only.
+        linger_s: seconds that it stays after its last step, for peers that are not done.
+        handshake_s: seconds that a link may take to open.
+        reconnect_s: seconds between two tries to open a link, at most.
+        ban_s: seconds that a peer's first ban lasts, each later one twice as long as the last; 0 bans nobody.
+        forgive_s: seconds in which half of what is held against a peer is forgiven.
+        control_backlog_bytes_max: unsent bytes of messages above which a link is closed; the peer hears all again when
+            it is back.
+        bulk_backlog_bytes_max: the same of vectors.
+    """
 
     name: str = Field(description="write this node's name as the genesis has it")
     listen: Address = Field(description="write it as host:port; 0.0.0.0:port listens on every interface")

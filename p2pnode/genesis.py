@@ -32,7 +32,14 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Member(Settings):
-    """One member: its name, key, pinned certificate and where it listens."""
+    """One member: its name, key, pinned certificate and where it listens.
+
+    Args:
+        name: what its peers and its log call it.
+        public_key: its Ed25519 key, in hexadecimal.
+        certificate: its self-signed certificate of that key, PEM. No other opens a link.
+        address: where its peers dial it. It is no part of the network's name: a member may move.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
         description="use lower-case letters, digits and hyphens, at most 63"
@@ -53,9 +60,19 @@ class Member(Settings):
 
 
 class Choice(Settings):
-    """Which recipe, and what is chosen otherwise than it does; None leaves the choice to the recipe.
+    """Which recipe, and what is chosen otherwise than it does; what is left out is the recipe's choice.
 
-    What each means is told by `p2pnode.recipe.choose`.
+    Args:
+        name: the recipe.
+        broadcast: by what vectors are broadcast.
+        rule: by what they are mixed: name, alias or pipeline of an aggregation rule.
+        sub_rounds: of each averaging agreement; by default as many as the recipe's promise takes.
+        gather: how many values are waited for: a quorum of n−f, or all.
+        redundancy: how many members are not waited for, at least f; by default f.
+        local_steps: gradients that are followed before a model is exchanged.
+        placement: whose momentum it is: of one's own gradients (worker), or of the directions agreed on (update).
+        wire: what vectors are rounded to when they are announced.
+        staleness: 1 takes a step's gradient while the last step's models are exchanged; 0 does not.
     """
 
     name: str = Field("trimmed", description=f"choose one of {', '.join(RECIPES)}")
@@ -94,7 +111,13 @@ class Choice(Settings):
 
 
 class Model(Settings):
-    """What each member's model must be before the first step; see `p2pnode.learning.weights.Fingerprint`."""
+    """What each member's model must be before the first step; see `p2pnode.learning.weights.Fingerprint`.
+
+    Args:
+        parameters: how many numbers are exchanged.
+        layout: digest of the names, shapes and dtypes of all weights, and of which are exchanged.
+        start: digest of what they begin as.
+    """
 
     parameters: Annotated[int, Field(ge=1)] = Field(description="choose how many numbers are exchanged")
     layout: Digest = Field(description="copy the 64 hexadecimal digits from another member's genesis")
@@ -102,7 +125,20 @@ class Model(Settings):
 
 
 class Training(Settings):
-    """The learning task and its schedule. The step size is lr / (1 + ⌊step / lr_decay_every⌋)."""
+    """The learning task and its schedule. The step size is lr / (1 + ⌊step / lr_decay_every⌋).
+
+    Args:
+        task: what is learned: a built-in task, a plug-in's, or the name of one's own.
+        alpha: Dirichlet concentration of labels a node: the smaller, the fewer labels a node has. Left out, the data
+            are split i.i.d.
+        steps: learning steps of the whole run.
+        local_batch: samples in a mini-batch of one node.
+        momentum: Polyak's β, in m ← βm + (1−β)g.
+        lr: the first step size.
+        lr_decay_every: steps after which the step size is divided by 2, 3, …; 0 keeps it.
+        clip: the largest norm of a gradient; a longer one is shortened to it. Left out, none is.
+        model: what a model of one's own must be; left out for a built-in task.
+    """
 
     task: Annotated[str, Field(pattern=r"^[^:]+$")] = Field(
         "digits", description="choose one that `p2pnode list tasks` names, or the name of one's own"
@@ -122,7 +158,17 @@ class Training(Settings):
 
 
 class Genesis(Settings):
-    """The charter. Two nodes that read the same charter agree on everything but their data."""
+    """The charter. Two nodes that read the same charter agree on everything but their data.
+
+    Args:
+        version: of this format.
+        seed: of initial model, data split and batches.
+        f: how many members may lie.
+        recipe: what a step exchanges, and how.
+        vectors: how vectors travel: under TLS, or in the clear. Messages are always under TLS.
+        training: the learning task and its schedule.
+        members: all of them; n is how many there are.
+    """
 
     version: Literal[1] = Field(1, description="make the genesis with this version of p2pnode")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="choose an integer from 0")

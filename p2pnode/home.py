@@ -22,23 +22,27 @@ class Home:
 
     @property
     def key(self) -> Path:
+        """The private key, Ed25519, in clear or sealed by a passphrase; only its owner may read the file."""
         return self.path / "key.pem"
 
     @property
     def certificate(self) -> Path:
+        """The self-signed certificate of the key, which the genesis pins."""
         return self.path / "cert.pem"
 
     @property
     def card(self) -> Path:
-        """What a genesis says of this node, for who makes one."""
+        """The join card: what a genesis says of this node, for who makes one; made by `p2pnode keygen`."""
         return self.path / "card.json"
 
     @property
     def genesis(self) -> Path:
+        """The charter that all members share; its hash names the network."""
         return self.path / "genesis.json"
 
     @property
     def config(self) -> Path:
+        """The node's own settings."""
         return self.path / "node.toml"
 
     @property
@@ -48,26 +52,27 @@ class Home:
 
     @property
     def journal(self) -> Path:
-        """What was signed, append-only."""
+        """What was signed, append-only. Never delete it, and never put back an older copy."""
         return self.path / "signed.journal"
 
     @property
     def checkpoint(self) -> Path:
+        """Model, momentum and step, from which the node goes on."""
         return self.path / "checkpoint.safetensors"
 
     @property
     def outbox(self) -> Path:
-        """Folder of one's own latest vectors."""
+        """Folder of the node's own latest vectors, to be sent again and not computed again."""
         return self.path / "outbox"
 
     @property
     def evidence(self) -> Path:
-        """Folder of proofs against liars."""
+        """Folder of proofs of equivocation, one for each liar, for `p2pnode verify-evidence`."""
         return self.path / "evidence"
 
     @property
     def conduct(self) -> Path:
-        """What is held against peers, and who is banned."""
+        """What is held against peers, and who is banned; without it the node starts anew with all of them."""
         return self.path / "conduct"
 
     @property
@@ -82,12 +87,12 @@ class Home:
 
     @property
     def admin(self) -> Path:
-        """Address of the running node's admin endpoint."""
+        """Address of the running node's admin endpoint; there while it runs."""
         return self.path / "admin"
 
     @property
     def history(self) -> Path:
-        """What the node saw in its steps, JSON; written when it stops in good order."""
+        """What the node saw in its steps, JSON, for `p2pnode report`; written when it stops in good order."""
         return self.path / "history.json"
 
     @property
@@ -161,3 +166,30 @@ class Home:
             return os.path.samestat(os.fstat(fd), self.pid.stat())
         except FileNotFoundError:
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFolder:
+    """Names of the files in the folder of a whole network, beside the homes: a folder for each member, of its name."""
+
+    path: Path
+
+    @property
+    def genesis(self) -> Path:
+        """The charter; each home has a copy of it."""
+        return self.path / "genesis.json"
+
+    @property
+    def summary(self) -> Path:
+        """What came of a testnet, JSON, as `p2pnode testnet --json` prints it; written at its end."""
+        return self.path / "summary.json"
+
+    @property
+    def perturbations(self) -> Path:
+        """What was done to the nodes of a testnet, as `--perturb` takes it to do it again."""
+        return self.path / "perturb.toml"
+
+    @property
+    def report(self) -> Path:
+        """What `p2pnode report` makes of a testnet: one file for a browser."""
+        return self.path / "report.html"

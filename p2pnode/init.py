@@ -11,7 +11,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.durable import sync
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis, Member, read_json
-from p2pnode.home import Home
+from p2pnode.home import Home, NetworkFolder
 from p2pnode.identity import Identity
 from p2pnode.settings import check
 from p2pnode.storage.signer import DurableSigner
@@ -119,12 +119,13 @@ def found(folder: Path, places: Sequence[Place], values: Mapping[str, Any], star
     """
     genesis, identities = charter(places, values)
     configs = [_config(place) for place in places]
-    taken = [path for path in (folder / "genesis.json", *(folder / place.name for place in places)) if path.exists()]
+    charter_file = NetworkFolder(folder).genesis
+    taken = [path for path in (charter_file, *(folder / place.name for place in places)) if path.exists()]
     if taken:
         raise ConfigError(f"{taken[0]}: exists; choose another folder, a home is never overwritten")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        genesis.save(folder / "genesis.json")
+        genesis.save(charter_file)
         for member, identity, config in zip(genesis.members, identities, configs, strict=True):
             home = Home(folder / member.name)
             home.path.mkdir(mode=0o700)

@@ -11,6 +11,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.identity import Ask
 
 VARIABLE = "P2PNODE_PASSPHRASE"
+"""The environment variable that holds the passphrase of a sealed key, where no file does and nobody can type it."""
 
 _BYTES_MAX = 4096
 """More than anyone types, and no file given by mistake fills the memory."""

@@ -47,7 +47,18 @@ _UNDISTURBED = 0.35
 
 
 class Perturbation(Settings):
-    """One thing that is done to some nodes. Which keys go together, `Perturbations.checked` says."""
+    """One thing that is done to some nodes; a network refuses what does not fit it, or what does not go together.
+
+    Args:
+        kind: what is done to them. `kill`, `restart` and `pause` are SIGKILL, SIGTERM and SIGSTOP; a `liar` lies to the
+            end; `disconnect` cuts them off from all, `partition` from the others, and `slow` makes their links slow:
+            these three need hosts of their own (`--engine netns`).
+        nodes: to whom, by name; of a partition those of one side.
+        at_step: it begins when every healthy node is at this step. Either this or `at_s`.
+        at_s: it begins so many seconds after the first step.
+        for_s: seconds that it lasts; a liar is one to the end, and has none.
+        megabits: rate of a slow link, in 10⁶ bits a second; of that kind only.
+    """
 
     kind: Kind = Field(description=f"choose one of {', '.join((*KINDS, 'liar', *OF_LINKS))}")
     nodes: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
@@ -75,6 +86,7 @@ class Perturbations(Settings):
 
     Args:
         recover_s: within so many seconds of each healing every healthy node has stepped again.
+        perturbation: what is done, a table each, one after another.
     """
 
     recover_s: Annotated[float, Field(gt=0, le=86400)] = Field(

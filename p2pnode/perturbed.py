@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from p2pnode.home import Home
+from p2pnode.home import Home, NetworkFolder
 from p2pnode.perturbation import Perturbation, Perturbations, Recovered, Split, Subject, verdict
 from p2pnode.process import EXIT_FAILED, EXIT_GOOD
 from p2pnode.testnet import NodeView, Plan, Testnet, TestnetFailed, Watcher
-
-PERTURB = "perturb.toml"
-"""In the folder of the testnet: what was done to it, to be done again by `--perturb`."""
 
 POLL_S = 0.1
 
@@ -165,7 +162,7 @@ class Perturbed(Disturbed):
 
     def _found(self) -> None:
         super()._found()
-        (self.plan.out / PERTURB).write_text(self.perturbations.toml())
+        NetworkFolder(self.plan.out).perturbations.write_text(self.perturbations.toml())
 
     async def _disturb(self) -> None:
         await self._wait(lambda: all(spoken(node.home) > 0 for node in self.honest), "the first steps")

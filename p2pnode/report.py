@@ -17,12 +17,9 @@ from pydantic import ValidationError
 from p2pnode.errors import ConfigError
 from p2pnode.experiment.store import FILE, Record
 from p2pnode.experiment.summary import Spread
-from p2pnode.home import Home
+from p2pnode.home import Home, NetworkFolder
 from p2pnode.observe.page import ASSETS, plotly_file
 
-NAME = "report.html"
-
-_SUMMARY = "summary.json"
 _ACROSS = "attack"
 """What an experiment's columns are, where it varies: the question is mostly which rule withstands which."""
 
@@ -40,7 +37,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     Raises:
         ConfigError: if the folder holds neither, or what it holds cannot be read, or the file not be written.
     """
-    out = out or folder / NAME
+    out = out or NetworkFolder(folder).report
     html = _page(_gathered(folder))
     try:
         out.write_text(html, encoding="utf-8")
@@ -50,12 +47,13 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def _gathered(folder: Path) -> dict[str, Any]:
-    if (folder / _SUMMARY).exists():
+    summary = NetworkFolder(folder).summary
+    if summary.exists():
         return {"kind": "testnet", "title": folder.name, **_testnet(folder)}
     if (folder / FILE).exists():
         return {"kind": "experiment", "title": folder.name, **_experiment(folder / FILE)}
     raise ConfigError(
-        f"{folder}: neither the {_SUMMARY} of a testnet that ended nor the {FILE} of an experiment is in it. "
+        f"{folder}: neither the {summary.name} of a testnet that ended nor the {FILE} of an experiment is in it. "
         f"Remedy: give the --out of one of them"
     )
 
@@ -64,7 +62,7 @@ def _gathered(folder: Path) -> dict[str, Any]:
 
 
 def _testnet(folder: Path) -> dict[str, Any]:
-    summary = _read(folder / _SUMMARY)
+    summary = _read(NetworkFolder(folder).summary)
     honest = [node["name"] for node in summary["honest"]]
     histories = {}
     for name in honest:

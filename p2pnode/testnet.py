@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 from p2pnode.containers import Containers
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.genesis import Genesis
-from p2pnode.home import Home
+from p2pnode.home import Home, NetworkFolder
 from p2pnode.hosts import Hosts
 from p2pnode.init import Place, charter, found
 
@@ -173,7 +173,7 @@ class Testnet:
                 self._order_stop()
                 await listening
         summary = self._sum_up()
-        (self.plan.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        NetworkFolder(self.plan.out).summary.write_text(json.dumps(summary, indent=2) + "\n")
         return summary
 
     def _found(self) -> None:
@@ -426,7 +426,7 @@ def make_way(folder: Path) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / "genesis.json").exists():
+    if not NetworkFolder(folder).genesis.exists():
         raise ConfigError(f"out = {str(folder)!r}: holds something else than a testnet. Remedy: choose another folder")
     for home in sorted(folder.glob("*/pid")):
         with Home(home.parent).occupied():

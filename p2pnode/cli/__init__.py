@@ -13,7 +13,6 @@ __all__ = ["app", "run"]
 app = typer.Typer(
     help="A peer-to-peer learning node: decentralized SGD that learns although some of its peers lie.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

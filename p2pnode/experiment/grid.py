@@ -76,7 +76,16 @@ Choices = dict[str, Any]
 
 
 class Options(Settings):
-    """Further choices of a recipe; what is None is the recipe's own."""
+    """Further choices of a recipe; what is left out is the recipe's own.
+
+    Args:
+        gather: how many values are waited for: a quorum of n−f, or all.
+        redundancy: how many members are not waited for, at least f; by default f.
+        local_steps: gradients that are followed before a model is exchanged.
+        placement: whose momentum it is: of one's own gradients (worker), or of the directions agreed on (update).
+        wire: what vectors are rounded to when they are announced.
+        staleness: 1 takes a step's gradient while the last step's models are exchanged; 0 does not.
+    """
 
     gather: Literal["quorum", "all"] | None = Field(None, description="choose quorum or all")
     redundancy: Annotated[int, Field(ge=0, lt=MEMBERS_MAX)] | None = Field(
@@ -89,7 +98,34 @@ class Options(Settings):
 
 
 class TrialSettings(Settings):
-    """One trial's settings, as `p2pnode testnet` has them; what is None comes from the recipe or the task."""
+    """One trial's settings, as `p2pnode testnet` has them; what is left out comes from the recipe or the task.
+
+    Args:
+        task: what is learned: a built-in task, or a plug-in's.
+        recipe: what a step exchanges.
+        nodes: n; the data are shared among all of them.
+        byzantine: how many lie, if there is an attack: the last ones, and they collude.
+        f: how many the recipe is told to tolerate; by default as many as lie, 0 for `dsgd`.
+        attack: what the liars do, a list; `none` lets nobody lie.
+        schedule: what the network does.
+        rule: by what vectors are mixed: name, alias or pipeline of an aggregation rule.
+        broadcast: by what they are broadcast.
+        sub_rounds: of each averaging agreement; by default as many as the recipe's promise takes.
+        options: further choices of the recipe.
+        alpha: Dirichlet concentration of labels a node; left out, the data are split i.i.d.
+        seed: of initial model, data split, batches, lies and schedule.
+        steps: learning steps.
+        local_batch: samples in a mini-batch of one node.
+        momentum: Polyak's β, in m ← βm + (1−β)g.
+        lr: the first step size.
+        lr_decay_every: steps after which the step size is divided by 2, 3, …; 0 keeps it.
+        clip: the largest norm of a gradient; a longer one is shortened to it. Left out, none is.
+        device: where it trains.
+        data_dir: the folder of the task's data files.
+        evaluate_every: steps between two points of the curve; by default so many that it has 20.
+        evaluate_samples: test samples that such a point is measured on; left out, all.
+        beyond_the_bound: whether it runs also where no theorem covers it.
+    """
 
     task: str = Field("digits", description="choose one that `p2pnode list tasks` shows")
     recipe: str = Field("trimmed", description="choose one that `p2pnode list recipes` shows")
@@ -195,14 +231,29 @@ def _check_choice(
 
 
 class Plot(Settings):
-    """What the heat map's axes are; by default the first two keys of the grid that vary, the seed aside."""
+    """What the heat map's axes are; by default the first two keys of the grid that vary, the seed aside.
+
+    Args:
+        rows: the key down its side.
+        columns: the key along its top.
+    """
 
     rows: str | None = Field(None, description="name a key of [grid]")
     columns: str | None = Field(None, description="name another key of [grid]")
 
 
 class ExperimentFile(Settings):
-    """The tables of an experiment file; the settings in them are checked cell by cell."""
+    """The tables of an experiment file; the settings in them are checked cell by cell.
+
+    Args:
+        name: of the experiment; results go to runs/NAME unless told otherwise.
+        base: settings of every trial.
+        grid: a list of values for each key that varies; each is tried with each.
+        also: further cells: the base, with these settings.
+        reference: the base with these settings is what gaps are taken to; its key `same` lists those in which it
+            follows the cell that is compared with it.
+        plot: what the heat map's axes are.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
         description="use lower-case letters, digits and hyphens, at most 63"

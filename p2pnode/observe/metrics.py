@@ -43,17 +43,22 @@ def exposition(status: Mapping[str, Any], accept: str = "") -> tuple[bytes, str]
     return encode(_Told(status)), media_type
 
 
+def families(status: Mapping[str, Any]) -> Iterator[Metric]:
+    """Series of one status, and of the process that tells it."""
+    yield from _of_the_node(status)
+    yield from _of_the_members(status)
+    yield from _of_the_others(status)
+    yield from ProcessCollector(registry=None).collect()
+
+
 class _Told(Collector):
-    """Series of one status, and of the process that told it."""
+    """The same, as the client library asks for them."""
 
     def __init__(self, status: Mapping[str, Any]) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        yield from _of_the_node(self._status)
-        yield from _of_the_members(self._status)
-        yield from _of_the_others(self._status)
-        yield from ProcessCollector(registry=None).collect()
+        return families(self._status)
 
 
 def _of_the_node(told: Mapping[str, Any]) -> Iterator[Metric]:

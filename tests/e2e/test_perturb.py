@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
+from p2pnode.home import NetworkFolder
 from p2pnode.perturbation import Perturbations
-from p2pnode.perturbed import PERTURB
 from tests.machines import can_make_hosts
 
 PERTURBATIONS = """
@@ -53,7 +53,7 @@ def test_nodes_are_hurt_as_the_file_says_and_heal_and_all_is_in_the_summary(tmp_
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary == json.loads((out / "summary.json").read_text())
-    assert Perturbations.load(out / PERTURB) == Perturbations.load(file)
+    assert Perturbations.load(NetworkFolder(out).perturbations) == Perturbations.load(file)
     assert summary["failures"] == []
     told = {one["kind"]: one["outcome"] for one in summary["perturbations"]}
     assert list(told) == ["kill", "pause", *(["partition"] if netns else []), "liar"]

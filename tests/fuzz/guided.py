@@ -24,8 +24,8 @@ MEMORY_MIB = 2048
 """What the process may have, with all libraries loaded: an input that makes it take more is a finding."""
 
 
-def main() -> None:
-    """Fuzz until the time is over or something is found, which ends the process with an exit code that is not 0."""
+def arguments() -> argparse.ArgumentParser:
+    """What may be asked for."""
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
         description="Fuzz one thing that p2pnode reads from outside, guided by coverage.",
@@ -42,6 +42,12 @@ def main() -> None:
     many.add_argument("--minutes", type=float, help="how long (default: 1)")
     many.add_argument("--runs", type=int, help="how many inputs")
     many.add_argument("--file", type=Path, help="one input, to see what it does")
+    return parser
+
+
+def main() -> None:
+    """Fuzz until the time is over or something is found, which ends the process with an exit code that is not 0."""
+    parser = arguments()
     asked = parser.parse_args()
     try:
         import atheris
