@@ -15,8 +15,8 @@ echo "$*" >> "$CALLS"
 case "$*" in
   -c*) [ "${AGE:-new}" = new ] ;;
   --version) echo Python 3.9.2 ;;
-  "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ "${LACKS:-}" != venv ] ;;
-  "-m pip --version") [ "${LACKS:-}" != venv ] ;;
+  "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ "${LACKS:-}" != venv ] && touch .venv/pip ;;
+  "-m pip --version") [ -e .venv/pip ] ;;
   "-m pip install"*) [ "${LACKS:-}" != network ] && echo "#!$PWD/.venv/bin/python" > .venv/bin/p2pnode ;;
 esac
 """
@@ -51,21 +51,22 @@ def project(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "told", "anew"),
     [
-        ({"AGE": "old"}, 2, "needs Python 3.11 or later; {python} is Python 3.9.2. Remedy:"),
-        ({"PYTHON": "nosuchpython"}, 2, "there is no nosuchpython. Remedy:"),
-        ({"LACKS": "venv"}, 2, "no environment to install into: see above. Remedy:"),
-        ({"LACKS": "network"}, 1, "p2pnode is not installed: see above. Remedy:"),
+        ({"AGE": "old"}, 2, "needs Python 3.11 or later; {python} is Python 3.9.2. Remedy:", True),
+        ({"PYTHON": "nosuchpython"}, 2, "there is no nosuchpython. Remedy:", True),
+        ({"LACKS": "venv"}, 2, "no environment to install into: see above. Remedy:", True),
+        ({"LACKS": "network"}, 1, "p2pnode is not installed: see above. Remedy:", False),
     ],
 )
-def test_what_is_lacking_is_told_with_a_remedy_and_made_good_the_next_time(project, settings, code, told):
+def test_what_is_lacking_is_told_with_a_remedy_and_made_good_the_next_time(project, settings, code, told, anew):
     ended, said, _ = project.venv(**settings)
     assert ended == code
     assert told.format(python=project.python) in said
     assert "command not found" not in said
     ended, _, calls = project.venv()
     assert ended == 0
+    assert ("-m venv" in calls) == anew
     assert "-m pip install" in calls
 
 
