@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,6 +127,19 @@ HomeFolder = Annotated[Path, typer.Argument(help="The node's home folder.", show
 _began = time.time()
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"p2pnode {version('p2pnode')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    _: Annotated[bool, typer.Option("--version", callback=_tell_version, help="Show the version and exit.")] = False,
+) -> None:
+    """What stands before a command."""
+
+
 def run(began: float) -> None:
     """Run the command line.
 
@@ -232,7 +246,7 @@ def run_testnet(
         tolerated, choice, task, alpha, steps, local_batch, momentum, lr, lr_decay_every, clip, vectors, seed, proposal
     )
     if byzantine > tolerated:
-        _say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {tolerated}: it may well fail")
+        _say("[yellow]note[/]", f"byzantine = {byzantine}, and the recipe tolerates f = {tolerated}: it may well fail")
     source = None if proposal is None else proposal.source
     if source is not None and engine == "containers":
         raise ConfigError(f"task = {task!r}: your code is not in the image. Remedy: choose another engine")
@@ -259,7 +273,7 @@ def run_testnet(
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
-        _out.print(table.summary(summary))
+        _out.print(table.summary(summary, _out.width))
         if perturbations is not None:
             _out.print(table.perturbations(summary))
         _out.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)

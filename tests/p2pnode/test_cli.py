@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -116,7 +118,7 @@ def test_more_liars_than_the_recipe_tolerates_are_allowed_and_said(call, no_sock
     code, out, err = call("testnet", "--recipe", "dsgd", "--attack", "sign-flip", "--json")
     assert (code, json.loads(out)) == (0, {"f": 0, "n": 7})
     assert "note" in err
-    assert "1 nodes lie, and the recipe tolerates f = 0" in err
+    assert "byzantine = 1, and the recipe tolerates f = 0" in err
 
 
 PARTITION = '[[perturbation]]\nkind = "partition"\nnodes = ["node0"]\nat_step = 5\nfor_s = 1\n'
@@ -205,6 +207,12 @@ def test_every_command_explains_itself(command):
         told = CliRunner().invoke(cli.app, [*command, flag])
         assert told.exit_code == 0
         assert len(told.output.splitlines()) > 8
+
+
+def test_it_tells_its_version(call):
+    code, out, err = call("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"p2pnode \d+\.\d+\.\d+\n", out)
 
 
 def test_help_has_examples():
@@ -402,6 +410,7 @@ def test_cards_and_a_task_of_ones_own_make_a_genesis_with_its_start_beside_it(ca
     [
         (("testnet", "--task", "{code}:Net"), "it is a model alone. Remedy: name a p2pnode.task"),
         (("testnet", "--task", "{code}:nothing"), "there is no nothing in"),
+        (("testnet", "--task", "{code}"), "name the task too, as FILE.py:NAME"),
         (("testnet", "--start", "nowhere"), "nowhere: No such file or directory. Remedy: name a safetensors file"),
         (("simulate", "--train", "--task", "{code}:task"), "no such task"),
         (("evaluate", "nowhere"), "nowhere: No such file"),
@@ -477,6 +486,9 @@ def test_status_of_a_node_that_does_not_run_fails_with_the_remedy(call, tmp_path
     assert (code, out) == (1, "")
     assert f"start it with `p2pnode run {tmp_path}`" in err
     assert "Traceback" not in err
+    code, _, err = call("status", tmp_path / "none")
+    assert code == 1
+    assert f"{tmp_path}/none: no such folder. Remedy: name the home of a node" in err
 
 
 def test_top_tells_that_there_is_no_home_or_no_node(call, tmp_path):
@@ -571,6 +583,21 @@ def test_a_good_run_is_drawn_where_that_is_asked_for(call):
     assert out.splitlines()[-1] == "every guarantee held"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for its processes in /proc")
+def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
+    """Also where the workers are not ready yet: it reaches all processes of a terminal, and none shows where it was."""
+    command = [sys.executable, "-m", "p2pnode", "simulate", "--recipe", "reliable", "--seeds", "100000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as ran:
+        children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children")
+        while b"spawn_main" not in b"".join(
+            Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()
+        ):
+            time.sleep(0.01)
+        os.killpg(ran.pid, signal.SIGINT)
+        out, err = ran.communicate(timeout=60)
+    assert (ran.returncode, out, err) == (130, b"", b"")
+
+
 def test_real_models_are_trained_where_that_is_asked_for(call):
     arguments = ("simulate", "--train", "--recipe", "trimmed", "--nodes", 5, "--steps", 8, "--seeds", 1)
     code, out, _ = call(*arguments, "--attack", "sign-flip", "--json")
@@ -589,6 +616,10 @@ def test_real_models_are_trained_where_that_is_asked_for(call):
         (["--attack", "sing-flip"], ["attack = 'sing-flip'", "did you mean 'sign-flip'?", "twins"]),
         (["--schedule", "storm"], ["schedule = 'storm'", "power-cut"]),
         (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
+        (
+            ["--recipe", "reliabel"],
+            ["recipe = 'reliabel'", "did you mean 'reliable'?", "redundant, plain, signed-echo"],
+        ),
         (["--recipe", "reliable", "--rule", "median"], ["leave out --rule"]),
         (["--sub-rounds", 0], ["choose from 1 to 64"]),
         (["--wire", "float8"], ["wire = 'float8'", "choose one of float32, bfloat16, float16"]),
