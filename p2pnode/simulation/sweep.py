@@ -382,13 +382,19 @@ def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
 def _unheard() -> Iterator[None]:
     """Ctrl-C comes after it; workers that are started within hear none before they are prepared.
 
-    It reaches all processes, and one that still imports would say where it was.
+    It reaches all processes, and one that still loads, or is not told all that it loads, would say where it was. For
+    the main thread only.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))  # threads of torch do not block it
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _prepare() -> None:

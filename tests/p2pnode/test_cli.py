@@ -594,7 +594,7 @@ def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
         ):
             time.sleep(0.01)
         os.killpg(ran.pid, signal.SIGINT)
-        out, err = ran.communicate(timeout=60)
+        out, err = ran.communicate(timeout=300)
     assert (ran.returncode, out, err) == (130, b"", b"")
 
 
