@@ -583,15 +583,19 @@ def test_a_good_run_is_drawn_where_that_is_asked_for(call):
     assert out.splitlines()[-1] == "every guarantee held"
 
 
+def _loads_torch(worker):
+    """Whether this process is a worker that is about to be ready, and no longer the copy of its parent."""
+    process = Path(f"/proc/{worker}")
+    return b"spawn_main" in (process / "cmdline").read_bytes() and "libtorch" in (process / "maps").read_text()
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for its processes in /proc")
 def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
     """Also where the workers are not ready yet: it reaches all processes of a terminal, and none shows where it was."""
     command = [sys.executable, "-m", "p2pnode", "simulate", "--recipe", "reliable", "--seeds", "100000", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as ran:
         children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children")
-        while b"spawn_main" not in b"".join(
-            Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()
-        ):
+        while not any(map(_loads_torch, children.read_text().split())):
             time.sleep(0.01)
         os.killpg(ran.pid, signal.SIGINT)
         out, err = ran.communicate(timeout=300)
