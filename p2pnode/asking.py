@@ -19,12 +19,18 @@ def ask(home: Home, what: str, patience_s: float = PATIENCE_S) -> dict[str, Any]
     Raises:
         P2PNodeError: if none answers.
     """
+    if not home.path.is_dir():
+        raise P2PNodeError(f"no node answers for {home.path}: no such folder. Remedy: name the home of a node")
     try:
         address = home.admin.read_text().strip()
         with urllib.request.urlopen(f"http://{address}{what}", timeout=patience_s) as answer:
             told: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
         told = json.load(error)
+    except FileNotFoundError as error:
+        raise P2PNodeError(
+            f"no node answers for {home.path}: none runs; start it with `p2pnode run {home.path}`"
+        ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise P2PNodeError(
             f"no node answers for {home.path} ({error}); start it with `p2pnode run {home.path}`"

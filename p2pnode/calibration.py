@@ -109,7 +109,9 @@ def calibrate(
 def _crowded(others: int) -> Iterator[Crowd]:
     """Keep the cores as busy inside as so many other nodes would."""
     crowd = Crowd()
-    spinning = [subprocess.Popen([sys.executable, "-S", "-c", _SPIN], stdout=subprocess.PIPE) for _ in range(others)]
+    command = [sys.executable, "-S", "-c", _SPIN]
+    # A group of its own: Ctrl-C is for this process, which ends them.
+    spinning = [subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) for _ in range(others)]
     try:
         first = [_spent(process) for process in spinning]
         began = time.monotonic()

@@ -15,7 +15,7 @@ from p2pnode.aggregation import PRE_AGGREGATIONS, RULES, plugin
 from p2pnode.byzantine import PARAMETERS, known_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.learning import catalogue
-from p2pnode.observe.log import LEVELS
+from p2pnode.observe.levels import LEVELS
 from p2pnode.recipe import BROADCASTS, RECIPES, WIRES
 from p2pnode.simulation.schedule import SCHEDULES
 

@@ -295,15 +295,15 @@ def choose(
         ConfigError: for an unknown name, or a choice that the recipe does not have; or where no theorem covers the
             choice at this n and f, with the remedies.
     """
-    preset = RECIPES[_known("recipe", name, RECIPES)]
-    broadcast = _known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
+    preset = RECIPES[known("recipe", name, RECIPES)]
+    broadcast = known("broadcast", preset.broadcast if broadcast is None else broadcast, BROADCASTS)
     own = rules.find(preset.rule if rule is None else rule)
     if gather is not None:
-        _known("gather", gather, ("quorum", "all"))
+        known("gather", gather, ("quorum", "all"))
     if placement is not None:
-        _known("placement", placement, ("worker", "update"))
+        known("placement", placement, ("worker", "update"))
     if wire is not None:
-        _known("wire", wire, WIRES)
+        known("wire", wire, WIRES)
     if staleness not in (None, 0, 1):
         raise ConfigError(f"staleness = {staleness}: a gradient is of this step or the last. Remedy: choose 0 or 1")
     if local_steps is not None and local_steps < 1:
@@ -490,7 +490,12 @@ def _growing_rounds(committee: Committee, rule: str, left: Fraction) -> tuple[in
     return tuple(rounds)
 
 
-def _known(what: str, name: str, table: Collection[str]) -> str:
+def known(what: str, name: str, table: Collection[str]) -> str:
+    """The name, if it is in the table.
+
+    Raises:
+        ConfigError: naming the nearest and all.
+    """
     if name in table:
         return name
     near = get_close_matches(name, table, n=1)

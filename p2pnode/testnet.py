@@ -422,19 +422,24 @@ def make_way(folder: Path) -> None:
     """Move an earlier run out of the way, to FOLDER.1, FOLDER.2, …; nothing is deleted.
 
     Raises:
-        ConfigError: if the folder holds something else, or a node of it still runs.
+        ConfigError: if the folder holds something else, a node of it still runs, or it cannot be read or moved.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not NetworkFolder(folder).genesis.exists():
-        raise ConfigError(f"out = {str(folder)!r}: holds something else than a testnet. Remedy: choose another folder")
-    for home in sorted(folder.glob("*/pid")):
-        with Home(home.parent).occupied():
-            pass  # raises if a node runs there
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        if not NetworkFolder(folder).genesis.exists():
+            raise ConfigError(
+                f"out = {str(folder)!r}: holds something else than a testnet. Remedy: choose another folder"
+            )
+        for home in sorted(folder.glob("*/pid")):
+            with Home(home.parent).occupied():
+                pass  # raises if a node runs there
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        folder.rename(aside)
+    except OSError as error:
+        raise ConfigError(f"out = {str(folder)!r}: {error.strerror}. Remedy: choose another folder") from error
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,6 +1,8 @@
 """The command line; thin. A module for each group of commands, in the order in which `--help` tells of them."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -18,6 +20,19 @@ app = typer.Typer(
 )
 for group in (testnet, planning, simulation, experiment, founding, node, model, evidence):
     app.add_typer(group.commands)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"p2pnode {version('p2pnode')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    _: Annotated[bool, typer.Option("--version", callback=_tell_version, help="Show the version and exit.")] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def run(began: float) -> None:

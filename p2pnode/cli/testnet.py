@@ -100,7 +100,7 @@ def run_testnet(
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
-        answer.print(table.summary(summary))
+        answer.print(table.summary(summary, answer.width))
         if perturbations is not None:
             answer.print(table.perturbations(summary))
         answer.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
@@ -136,7 +136,7 @@ def _plan(
         )
     values = genesis_values(f, recipe, exchange, learning, proposal)
     if byzantine > f:
-        say("[yellow]note[/]", f"{byzantine} nodes lie, and the recipe tolerates f = {f}: it may well fail")
+        say("[yellow]note[/]", f"byzantine = {byzantine}, and the recipe tolerates f = {f}: it may well fail")
     folder = data_folder(learning.task, learning.data_dir)
     return Plan(
         out, values, nodes, byzantine, attacks, folder, stall, source=source, start=start, tensorboard=tensorboard

@@ -124,6 +124,8 @@ def find(name: str) -> TaskDefaults:
         return defaults
     near = get_close_matches(name, known(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if name.endswith(".py"):
+        hint = "of your own code name the task too, as FILE.py:NAME; or "
     raise ConfigError(f"task = {name!r}: no such task. Remedy: {hint}choose one of {', '.join(known())}")
 
 

@@ -22,6 +22,9 @@ _LINE_EVERY_S = 5.0
 _VIOLATIONS_MAX = 5
 """Violations shown to people; `--json` tells all."""
 
+_ROOMY_COLUMNS = 80
+"""On fewer a table gives up its margins before its numbers."""
+
 _NAMES_MAX = 2
 """Names shown of those that are waited for."""
 
@@ -65,9 +68,10 @@ class Progress:
             self._console.print(_line(nodes, self._plan, seconds), highlight=False, soft_wrap=True)
 
 
-def summary(told: dict[str, Any]) -> Table:
-    """The honest nodes of a finished testnet."""
-    table = Table(title=_title(told), title_justify="left")
+def summary(told: dict[str, Any], width: int) -> Table:
+    """The honest nodes of a finished testnet, for a terminal of so many columns."""
+    padding = (0, 1) if width >= _ROOMY_COLUMNS else (0, 0)
+    table = Table(title=_title(told), title_justify="left", padding=padding)
     for name in ("node", "accuracy", "loss", "steps", "MiB out", "MiB in", "MiB peak", "exit"):
         table.add_column(name, justify="left" if name == "node" else "right")
     for node in told["honest"]:
@@ -280,10 +284,10 @@ def _live_table(nodes: "list[NodeView]", plan: "Plan") -> Table:
         label = Text(node.name) if node.honest else Text(f"{node.name} (lies)", style="red")
         table.add_row(
             label,
-            f"{told.get('step', 0)} / {plan.values['training']['steps']}",
+            f"{node.result['steps'] if node.result else told.get('step', 0)} / {plan.values['training']['steps']}",
             _number(told.get("loss"), ".4f"),
             _number(told.get("accuracy"), ".4f"),
-            _exit(node.exit) if node.exit is not None else told.get("phase", "starting"),
+            _end(node.exit) if node.exit is not None else told.get("phase", "starting"),
             "" if node.exit is not None else _few(told.get("waits_for", [])),
         )
     return table
@@ -349,6 +353,11 @@ def _slot(told: dict[str, Any]) -> str:
 def _few(names: list[str]) -> str:
     """The first names and how many more, so that a line stays a line."""
     return ", ".join(names[:_NAMES_MAX]) + (f" +{len(names) - _NAMES_MAX}" if len(names) > _NAMES_MAX else "")
+
+
+def _end(code: int) -> str:
+    """How a node ended, among those that run."""
+    return "done" if code == 0 else f"ended: {_exit(code)}"
 
 
 def _exit(code: int | None) -> str:

@@ -2,10 +2,12 @@
 
 import gc
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from hashlib import blake2b
@@ -19,7 +21,7 @@ import torch
 from p2pnode.byzantine import check_attacks
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Training
-from p2pnode.recipe import BROADCAST_BOUNDS, BROADCASTS, Recipe, choose
+from p2pnode.recipe import BROADCAST_BOUNDS, BROADCASTS, RECIPES, Recipe, choose, known
 from p2pnode.simulation.checks import Violation
 from p2pnode.simulation.cost import quiet
 from p2pnode.simulation.diagram import diagram
@@ -145,7 +147,7 @@ class Sweep:
     def plan(self) -> Recipe:
         """The recipe, with every choice made."""
         committee = Committee(self.nodes, self.f)
-        if self.recipe not in BROADCASTS:
+        if known("recipe", self.recipe, (*RECIPES, *BROADCASTS)) not in BROADCASTS:
             return choose(
                 self.recipe,
                 committee,
@@ -362,17 +364,42 @@ def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
     """Chunks of runs, computed side by side, in order of seeds; few are ahead of the one that is waited for."""
     workers = os.cpu_count() or 1
     chunks = iter([seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)])
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare)
+    try:
         waiting: deque[Future[Tally]] = deque()
         for chunk in chunks:
-            waiting.append(pool.submit(_run_chunk, sweep, chunk))
+            with _unheard():
+                waiting.append(pool.submit(_run_chunk, sweep, chunk))
             if len(waiting) > 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ctrl-C comes after it; workers that are started within hear none before they are prepared.
+
+    It reaches all processes, and one that still loads, or is not told all that it loads, would say where it was. For
+    the main thread only.
+    """
+    heard: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))  # threads of torch do not block it
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a worker has nothing to put in order, and nothing to say
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
     gc.freeze()
     gc.disable()  # it looks at everything again and again, in a run that leaves few circles: an eighth of the time

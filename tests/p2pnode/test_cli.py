@@ -1,5 +1,6 @@
 """The command line: exit codes, and help that helps."""
 
+import re
 import subprocess
 import sys
 
@@ -60,6 +61,12 @@ def test_every_command_explains_itself(command):
         told = CliRunner().invoke(cli.app, [*command, flag])
         assert told.exit_code == 0
         assert len(told.output.splitlines()) > 8
+
+
+def test_it_tells_its_version(call):
+    code, out, err = call("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"p2pnode \d+\.\d+\.\d+\n", out)
 
 
 def test_help_has_examples():

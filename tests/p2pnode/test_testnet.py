@@ -90,6 +90,11 @@ def test_what_is_no_testnet_is_left_alone(tmp_path):
     assert tree(tmp_path) == before
 
 
+def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"File name too long. Remedy: choose another folder"):
+        make_way(tmp_path / ("n" * 256))
+
+
 def test_a_folder_in_which_a_node_runs_is_left_alone(tmp_path):
     folder = tmp_path / "net"
     (folder / "node0").mkdir(parents=True)

@@ -52,6 +52,7 @@ def test_ones_own_task_is_founded_run_measured_and_exported(call, tmp_path):
     [
         (("testnet", "--task", "{code}:Net"), "it is a model alone. Remedy: name a p2pnode.task"),
         (("testnet", "--task", "{code}:nothing"), "there is no nothing in"),
+        (("testnet", "--task", "{code}"), "name the task too, as FILE.py:NAME"),
         (("testnet", "--start", "nowhere"), "nowhere: No such file or directory. Remedy: name a safetensors file"),
         (("simulate", "--train", "--task", "{code}:task"), "no such task"),
         (("evaluate", "nowhere"), "nowhere: No such file"),

@@ -77,6 +77,9 @@ def test_status_of_a_node_that_does_not_run_fails_with_the_remedy(call, tmp_path
     assert (code, out) == (1, "")
     assert f"start it with `p2pnode run {tmp_path}`" in err
     assert "Traceback" not in err
+    code, _, err = call("status", tmp_path / "none")
+    assert code == 1
+    assert f"{tmp_path}/none: no such folder. Remedy: name the home of a node" in err
 
 
 def test_top_tells_that_there_is_no_home_or_no_node(call, tmp_path):

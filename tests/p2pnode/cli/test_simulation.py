@@ -1,6 +1,12 @@
 """Simulations: what is summed up, and what comes with a violation."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +90,25 @@ def test_a_good_run_is_drawn_where_that_is_asked_for(call):
     assert out.splitlines()[-1] == "every guarantee held"
 
 
+def _loads_torch(worker):
+    """Whether this process is a worker that is about to be ready, and no longer the copy of its parent."""
+    process = Path(f"/proc/{worker}")
+    return b"spawn_main" in (process / "cmdline").read_bytes() and "libtorch" in (process / "maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for its processes in /proc")
+def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
+    """Also where the workers are not ready yet: it reaches all processes of a terminal, and none shows where it was."""
+    command = [sys.executable, "-m", "p2pnode", "simulate", "--recipe", "reliable", "--seeds", "100000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as ran:
+        children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children")
+        while not any(map(_loads_torch, children.read_text().split())):
+            time.sleep(0.01)
+        os.killpg(ran.pid, signal.SIGINT)
+        out, err = ran.communicate(timeout=300)
+    assert (ran.returncode, out, err) == (130, b"", b"")
+
+
 def test_real_models_are_trained_where_that_is_asked_for(call):
     arguments = ("simulate", "--train", "--recipe", "trimmed", "--nodes", 5, "--steps", 8, "--seeds", 1)
     code, out, _ = call(*arguments, "--attack", "sign-flip", "--json")
@@ -102,6 +127,10 @@ def test_real_models_are_trained_where_that_is_asked_for(call):
         (["--attack", "sing-flip"], ["attack = 'sing-flip'", "did you mean 'sign-flip'?", "twins"]),
         (["--schedule", "storm"], ["schedule = 'storm'", "power-cut"]),
         (["--recipe", "trimed"], ["recipe = 'trimed'", "did you mean 'trimmed'?"]),
+        (
+            ["--recipe", "reliabel"],
+            ["recipe = 'reliabel'", "did you mean 'reliable'?", "redundant, plain, signed-echo"],
+        ),
         (["--recipe", "reliable", "--rule", "median"], ["leave out --rule"]),
         (["--sub-rounds", 0], ["choose from 1 to 64"]),
         (["--wire", "float8"], ["wire = 'float8'", "choose one of float32, bfloat16, float16"]),

@@ -60,7 +60,7 @@ def test_more_liars_than_the_recipe_tolerates_are_allowed_and_said(call, no_sock
     code, out, err = call("testnet", "--recipe", "dsgd", "--attack", "sign-flip", "--json")
     assert (code, json.loads(out)) == (0, {"f": 0, "n": 7})
     assert "note" in err
-    assert "1 nodes lie, and the recipe tolerates f = 0" in err
+    assert "byzantine = 1, and the recipe tolerates f = 0" in err
 
 
 PARTITION = '[[perturbation]]\nkind = "partition"\nnodes = ["node0"]\nat_step = 5\nfor_s = 1\n'

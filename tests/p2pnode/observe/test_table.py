@@ -1,8 +1,13 @@
 """What people are shown."""
 
+from pathlib import Path
+
+import pytest
 from rich.console import Console
 
+from p2pnode.home import Home
 from p2pnode.observe import table
+from p2pnode.testnet import NodeView, Plan
 
 SAID = {"what": "digest echo", "step": 3, "exchange": 0, "sub_round": 2, "seconds": 1.26}
 OWED = {"step": 2, "exchange": 0, "sub_round": 1}
@@ -52,6 +57,54 @@ def rows(told):
         else:  # what belongs to the row before comes without a name
             read[list(read)[-1]].append(key or value)
     return read
+
+
+SUMMARY = {
+    "recipe": "trimmed",
+    "task": "digits",
+    "nodes": 7,
+    "byzantine": 1,
+    "attack": "alie,equivocate",
+    "f": 1,
+    "exchanges": [{"what": "model", "rule": "trimmed-mean", "broadcast": "signed-echo"}],
+    "honest": [
+        {
+            "name": "node0",
+            "accuracy": 0.975,
+            "loss": 0.0756,
+            "steps": 200,
+            "bytes_sent": 23 * 2**20,
+            "bytes_received": 22 * 2**20,
+            "peak_rss_mib": 240.0,
+            "exit": 0,
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_summary_shows_every_number_whole_however_narrow_the_terminal(width):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table.summary(SUMMARY, width))
+    (row,) = (line for line in capture.get().splitlines() if "node0" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
+        "node0", "0.9750", "0.0756", "200", "23.0", "22.0", "240", "0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "shown"), [(0, {"steps": 200}, "200 / 200 done"), (2, None, "59 / 200 ended: 2")]
+)
+def test_a_node_that_ended_is_shown_as_done_or_with_its_exit_code(code, result, shown):
+    node = NodeView("node0", Home(Path("node0")), honest=True, status={"step": 59}, result=result, exit=code)
+    plan = Plan(Path("out"), {"training": {"steps": 200}}, 1, 0, (), None, 60.0)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table._live_table([node], plan))
+    (row,) = (line for line in capture.get().splitlines() if "node0" in line)
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    assert f"{cells[1]} {cells[4]}" == shown
 
 
 def test_a_status_says_why_the_node_waits_and_that_nobody_is_late_or_banned():
