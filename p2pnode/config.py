@@ -20,6 +20,7 @@ class NodeConfig(Settings):
         name: this node's name, as the genesis has it.
         listen: where it listens for its peers.
         admin: where it answers its owner: the page, `/status`, `/metrics`. Who reaches it may read it.
+        admin_names: names by which it may be asked there, beside its own, `localhost` and addresses.
         discovery: how peers are found whose address in the genesis is not theirs any more: not at all, or by multicast
             DNS in the local network.
         data_dir: the folder of the task's data files.
@@ -31,6 +32,7 @@ class NodeConfig(Settings):
         evaluate_every: steps from one evaluation of the model to the next; 0 evaluates it at the end only.
         evaluate_samples: test samples that an evaluation on the way takes; the last one takes all.
         checkpoint_every: steps from one checkpoint to the next; 0 makes one when the node ends only.
+        observe: what share of the time looking at vectors for the page may take; 0 looks at none.
         linger_s: seconds that it stays after its last step, for peers that are not done.
         handshake_s: seconds that a link may take to open.
         reconnect_s: seconds between two tries to open a link, at most.

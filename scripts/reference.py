@@ -167,7 +167,7 @@ def _range(least: float | None, most: float | None) -> str:
 
 def measurements_command() -> Any:  # noqa: ANN401  a typer.core.TyperGroup
     """The command line that `scripts/bench` is."""
-    for module in ("crypto", "flood", "link", "rounds", "rules", "scale", "silence"):
+    for module in ("crypto", "flood", "link", "observe", "rounds", "rules", "scale", "silence"):
         importlib.import_module(f"{bench.__name__}.{module}")  # each registers its commands
     return typer.main.get_command(measurements)
 
