@@ -1,5 +1,7 @@
 """What a node proposes in its slots: rounded as the recipe says, named by its digest, durable before it is signed."""
 
+import secrets
+
 import numpy as np
 
 from p2pnode.learning.wire import narrow
@@ -7,7 +9,7 @@ from p2pnode.observe.log import Log
 from p2pnode.observe.phases import Phases
 from p2pnode.storage.checkpoint import Outbox
 from p2pnode.storage.vectors import Announced, Vector, Vectors, digest_of
-from protocols.header import Digest, Slot
+from protocols.header import DIGEST_BYTES, Digest, Slot
 
 
 class Proposals:
@@ -39,9 +41,10 @@ class Proposals:
 
     def make(self, slot: Slot | None, vector: Vector) -> tuple[Digest, Announced | Vector]:
         """What to propose in a slot, rounded and made durable: after a crash what was proposed before it, even if it
-        would come out otherwise today. A vector that is proposed nowhere stays as it is."""
+        would come out otherwise today. A vector that is proposed nowhere stays as it is, and has its name by chance:
+        nobody else hears of it, and to hash it can take as long as to mix it."""
         if slot is None:
-            return self._named(vector)
+            return secrets.token_bytes(DIGEST_BYTES), np.ascontiguousarray(vector)
         with self._phases.during("journal"):
             kept = self._outbox.get(slot)
         if kept is not None and self._vectors.fits(kept):
@@ -58,7 +61,7 @@ class Proposals:
         with self._phases.during("hash"):
             return narrow(vector, self._dtype, saturated)
 
-    def _named(self, vector: Announced | Vector) -> tuple[Digest, Announced | Vector]:
+    def _named(self, vector: Announced) -> tuple[Digest, Announced]:
         vector = np.ascontiguousarray(vector)
         with self._phases.during("hash"):
             return digest_of(vector), vector

@@ -14,6 +14,7 @@ ALLOWED = {
         "p2pnode/net/",
         "p2pnode/admin.py",
         "p2pnode/netpage.py",
+        "p2pnode/observe/named.py",
         "p2pnode/observe/page.py",
         "p2pnode/testnet.py",
     ),

@@ -547,7 +547,7 @@ def test_a_client_that_does_not_end_its_request_does_not_hold_up_a_stop(tmp_path
         await until(lambda: home.admin.exists() and home.admin.read_text().endswith("\n"), "the start")
         host, port = home.admin.read_text().strip().split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        writer.write(b"GET /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         driver.stop()
         assert await asyncio.wait_for(run, 5) is None
