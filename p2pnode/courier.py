@@ -3,9 +3,11 @@
 A vector is pushed to all peers as soon as it is proposed. Over a link that just came up nothing goes before the peer
 said what it holds (`Holding`), nor before `Hello`: then what is retained, and what was proposed meanwhile, follows in
 the order of the slots, without what is there already. The order matters. A vector of a slot that the peer has not come
-to waits on the wire, and all behind it; were those it needs to get there among them, both would wait for ever.
+to waits on the wire, and all behind it; were those it needs to get there among them, both would wait for ever. So who
+asked a peer for bytes skips what would wait before them, and asks for that again when its slot has come.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,9 @@ from p2pnode.codec import HELD_MAX, Holding, Want
 from p2pnode.storage.unfinished import Unfinished
 from p2pnode.storage.vectors import Announced, Vectors
 from protocols.header import Digest, Header, PeerId, Slot
+
+SKIPPED_MAX = 256
+"""Vectors that one peer's lane was freed of, the latest, to be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,13 @@ class Courier:
         self._vectors = vectors
         self._unfinished = unfinished
         self._links: dict[PeerId, _Link] = {}
+        self._asked: dict[PeerId, set[Digest]] = {}
+        self._skipped: dict[PeerId, deque[Digest]] = {}
 
     def connected(self, peer: PeerId) -> Holding:
         """A link is new; what to say on it first."""
         before = self._links.get(peer)
+        self._asked.pop(peer, None)
         self._links[peer] = _Link(1 if before is None else before.hellos + 1)
         whole, parts = self._vectors.had_of(peer), self._unfinished.offsets(peer)
         parts = [(digest, offset) for digest, offset in parts if self._vectors.wants(digest, peer)]
@@ -100,11 +108,32 @@ class Courier:
         slot = self._vectors.ask(digest, peer)
         if slot is None:
             return None
+        self._asked.setdefault(peer, set()).add(digest)
         return Want(slot, digest, self._unfinished.offset(digest, peer) if offset is None else offset)
+
+    def skips(self, peer: PeerId, digest: Digest) -> bool:
+        """Whether a vector that would wait is to be thrown away, as what was asked for comes behind it."""
+        if not any(self._vectors.wants(asked, peer) for asked in self._asked.get(peer, ())):
+            return False
+        self._skipped.setdefault(peer, deque(maxlen=SKIPPED_MAX)).append(digest)
+        return True
+
+    def due(self) -> list[tuple[PeerId, Want]]:
+        """What was skipped and is welcome now, to be asked of who sent it too early."""
+        wants = []
+        for peer, skipped in self._skipped.items():
+            for digest in [digest for digest in skipped if self._vectors.wants(digest, peer)]:
+                skipped.remove(digest)
+                want = self.ask(digest, peer)
+                if want is not None:
+                    wants.append((peer, want))
+        return wants
 
     def moved(self) -> None:
         """The window of the vectors moved: forget what concerns those that are gone."""
         self._unfinished.forget(self._vectors.wants)
+        for peer, asked in self._asked.items():
+            self._asked[peer] = {digest for digest in asked if self._vectors.wants(digest, peer)}
         for link in self._links.values():
             link.answered.clear()
             link.queue = [header for header in link.queue if self._vectors.get(header.digest) is not None]

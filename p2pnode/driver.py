@@ -412,6 +412,8 @@ class Driver:
                 self._perform(effect)
             for peer in {event.sender for event in events if isinstance(event, Received)}:
                 self._regulate(peer)
+            for peer, want in self._courier.due():
+                self._ask(peer, want)
             self._mesh.retry()
 
     def _regulate(self, peer: PeerId) -> None:
@@ -573,7 +575,13 @@ class Driver:
             want = self._courier.ask(header.digest, holder)
             if want is None:
                 return
-            self._mesh.send(holder, want)
+            self._ask(holder, want)
+
+    def _ask(self, peer: PeerId, want: Want | None) -> None:
+        """Ask for bytes, and let what waits on the wire before them make way."""
+        if want is not None:
+            self._mesh.send(peer, want)
+            self._mesh.retry()
 
     def _adopt(self, step: int, digest: Digest) -> None:
         vector = self._outcome(digest)
@@ -677,6 +685,8 @@ class Driver:
         match message:
             case Want():
                 self._ship(self._courier.asked(peer, message))
+                if message.slot.step < self.node.oldest:  # it may be gone: who is so far behind goes on elsewhere
+                    self._mesh.send(peer, Hello(self.node.oldest))
             case Holding():
                 self._ship(self._courier.heard(peer, message))
             case Finished():
@@ -689,7 +699,8 @@ class Driver:
                     self._mesh.pause(peer, True)
 
     def judge(self, peer: PeerId, slot: Slot, digest: Digest, nbytes: int) -> Verdict:
-        return self.vectors.judge(peer, slot, digest, nbytes)
+        verdict = self.vectors.judge(peer, slot, digest, nbytes)
+        return Verdict.DISCARD if verdict is Verdict.WAIT and self._courier.skips(peer, digest) else verdict
 
     def vector(self, peer: PeerId, digest: Digest, vector: Announced) -> None:
         self._standing.heard(peer, None, time.monotonic())
@@ -702,9 +713,7 @@ class Driver:
             self._post(Unusable(digest))
 
     def again(self, peer: PeerId, digest: Digest) -> None:
-        want = self._courier.ask(digest, peer, offset=0)
-        if want is not None:
-            self._mesh.send(peer, want)
+        self._ask(peer, self._courier.ask(digest, peer, offset=0))
 
     def welcome(self, peer: PeerId) -> bool:
         return self._accusations.welcome(peer)

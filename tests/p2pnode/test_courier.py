@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from p2pnode.codec import HELD_MAX, Holding, Want
-from p2pnode.courier import Courier, Parcel
+from p2pnode.courier import SKIPPED_MAX, Courier, Parcel
 from p2pnode.storage.unfinished import Unfinished
 from p2pnode.storage.vectors import Vectors, digest_of
 from protocols.header import FLOAT32, Header, Slot
@@ -174,3 +174,41 @@ def test_of_more_than_can_be_said_the_latest_is(stage):
         stage.vectors.take(digest(1000 + step), numbers(1000 + step))
     said = stage.courier.connected(ONE)
     assert [slot.step for slot, _ in said.whole] == list(range(3, HELD_MAX + 3))
+
+
+def test_while_nothing_was_asked_for_nothing_is_skipped(stage):
+    stage.link_up(ONE)
+    assert not stage.courier.skips(ONE, digest(9))
+    assert stage.courier.due() == []
+
+
+def test_what_waits_before_bytes_that_were_asked_for_is_skipped_and_asked_for_when_it_is_welcome(stage):
+    """Of the peer that was asked, of no other; until the bytes are here."""
+    stage.link_up(ONE, OTHER)
+    stage.vectors.expect(header(1, 11, origin=OTHER))
+    assert stage.courier.ask(digest(11), ONE) == Want(Slot(1), digest(11), 0)
+    assert stage.courier.skips(ONE, digest(19))
+    assert not stage.courier.skips(OTHER, digest(19))
+    assert stage.courier.due() == []
+    stage.vectors.take(digest(11), numbers(11))
+    assert not stage.courier.skips(ONE, digest(20))
+    stage.vectors.expect(header(4, 19, origin=ONE))
+    assert stage.courier.due() == [(ONE, Want(Slot(4), digest(19), 0))]
+    assert stage.courier.due() == []
+
+
+def test_a_new_link_owes_no_answer_to_what_was_asked_on_the_old_one(stage):
+    stage.link_up(ONE)
+    stage.vectors.expect(header(1, 11, origin=OTHER))
+    stage.courier.ask(digest(11), ONE)
+    stage.link_up(ONE)
+    assert not stage.courier.skips(ONE, digest(19))
+
+
+def test_what_is_skipped_takes_little_memory_however_much_a_peer_sends_too_early(stage):
+    stage.link_up(ONE)
+    stage.vectors.expect(header(1, 11, origin=OTHER))
+    stage.courier.ask(digest(11), ONE)
+    for value in range(3 * SKIPPED_MAX):
+        stage.courier.skips(ONE, b"%32d" % value)
+    assert len(stage.courier._skipped[ONE]) == SKIPPED_MAX

@@ -33,7 +33,7 @@ from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from p2pnode.storage.vectors import ARRAYS, digest_of
-from protocols.effects import Accuse, Certificate, Echo, Hello, Proposal
+from protocols.effects import Accuse, Broadcast, Certificate, Echo, Hello, Proposal, Send, Stream
 from protocols.faults import Equivocation, Fault
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, SignedHeader, Slot
 from tests.loopback import LogBook, found_network, until
@@ -1454,6 +1454,48 @@ def test_a_journal_that_is_missing_halts_the_node_and_is_not_begun_anew(tmp_path
             with pytest.raises(JournalMissing, match=f"{home.journal}: there is none.*must not sign.*Remedy: give it"):
                 make(home)
             assert not home.journal.exists()
+
+
+# Bytes that come behind others.
+
+
+class Withholder:
+    """Sends its vectors to members 1 and 2 only, and from a step on says nothing."""
+
+    LAST = 8
+
+    def __init__(self, node, *_):
+        self._node = node
+
+    def handle(self, event):
+        said = []
+        for effect in self._node.handle(event):
+            if isinstance(effect, Stream):
+                said += [Stream(effect.header, peer) for peer in ((1, 2) if effect.to is None else {effect.to} - {0})]
+            else:
+                said.append(effect)
+        if self._node.position.step < self.LAST:
+            return said
+        return [effect for effect in said if not isinstance(effect, Send | Broadcast | Stream)]
+
+
+@pytest.mark.parametrize("retained", ["64 MiB", "3 steps"])
+def test_who_must_fetch_a_vector_gets_it_though_others_wait_before_it_on_the_wire(tmp_path, monkeypatch, retained):
+    """One liar of four sends its vectors to two members, which go on without the third; then they need it."""
+    if retained == "3 steps":
+        monkeypatch.setattr(driver_module, "_RETAINED_BYTES", 1)
+    _, homes = found_network(tmp_path, 4, 1, steps=12, recipe={"name": "jungle-rb"}, linger_s=0.5)
+
+    async def work():
+        honest, liar = [make(home) for home in homes[:3]], make(homes[3], Withholder)
+        monkeypatch.setattr(liar._courier, "asked", lambda peer, want: [])
+        lying = asyncio.create_task(liar.run())
+        results = await run_all(*honest)
+        liar.stop()
+        await lying
+        return results
+
+    assert [result.accuracy > 0.3 for result in uvloop.run(work())] == [True] * 3
 
 
 # A home that is damaged.
