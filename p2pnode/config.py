@@ -56,8 +56,8 @@ class NodeConfig(Settings):
     task: Annotated[str, Field(pattern=r"^.+:[^:]+$")] | None = Field(
         None, description="name your own code of the genesis' task as FILE.py:NAME or MODULE:NAME"
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = Field(
-        "auto", description="choose auto, cpu, cuda or cuda:N"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)(, ?(cpu|cuda(:[0-9]+)?))*$")] = Field(
+        "auto", description="choose auto, cpu, cuda or cuda:N, or several GPUs: cuda:0,cuda:1"
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="choose CPU threads, or 0 for torch's choice")
     autocast: bool = Field(False, description="choose true for gradients in mixed precision (bfloat16), or false")

@@ -17,7 +17,7 @@ from p2pnode.errors import P2PNodeError
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ask, Identity, unasked
-from p2pnode.learning.trainer import resolve_device
+from p2pnode.learning.trainer import resolve_devices
 from p2pnode.membership import occupant
 from p2pnode.net.reach import Answer, reach
 from p2pnode.settings import split_address
@@ -97,7 +97,7 @@ class _Examination:
             self._ask("journal", lambda: DurableSigner(identity, home.journal).close(), lambda _: "whole")
         if config is not None:
             self._look_at_ports(config)
-            self._ask("device", lambda: resolve_device(config.device), str)
+            self._ask("device", lambda: resolve_devices(config.device), lambda found: ", ".join(map(str, found)))
         if identity is None or config is None or genesis is None:
             return
         found = self._ask(

@@ -9,14 +9,15 @@ the node's own data before it (`calibrated`). So all that a node knows of its pe
 defends all of it.
 """
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from p2pnode.errors import ShapeMismatch, TrainingError
+from p2pnode.errors import ConfigError, ShapeMismatch, TrainingError
 
 
 class FlatModel:
@@ -75,28 +76,47 @@ class FlatModel:
         """Make `gradient` the gradient of a scalar loss, and of nothing before it; see `accumulate`."""
         self.accumulate([loss])
 
-    def accumulate(self, losses: Iterable[Tensor]) -> Tensor:
+    def accumulate(self, losses: Iterable[Tensor], copies: Sequence["FlatModel"] = ()) -> Tensor:
         """Make `gradient` that of the sum of scalar losses, and of nothing before them; return the sum, on the device.
 
         Each is followed back before the next is asked for, so that the memory of one is held at a time.
 
+        Args:
+            losses: What to follow back.
+            copies: Models of the same parameters, on any devices, that had a part in the losses: their gradients count
+                as this one's.
+
         Raises:
-            TrainingError: A loss is no scalar, or the module changed a constant meanwhile.
+            TrainingError: A loss is no scalar, or a module changed a constant meanwhile.
         """
-        self.gradient.zero_()
-        for parameter, _, _ in self._rounded:
-            _gradient_of(parameter).zero_()
+        models = (self, *copies)
+        for model in models:
+            model._forget()
         total = torch.zeros((), device=self.vector.device)
         for loss in losses:
             if loss.dim():
                 raise TrainingError(f"the loss is of shape {tuple(loss.shape)}, no number. Remedy: let it be the mean")
             torch.autograd.backward(loss)
-            for parameter, _, slopes in self._rounded:
-                slopes.add_(_gradient_of(parameter))
-                _gradient_of(parameter).zero_()
+            for model in models:
+                model._widen()
             total = total + loss.detach()
-        self._require_constants()
+        for other in copies:
+            self.gradient.add_(other.gradient.to(self.gradient.device))
+        for model in models:
+            model._require_constants()
         return total
+
+    def _forget(self) -> None:
+        """Zero all gradients where they lie."""
+        self.gradient.zero_()
+        for parameter, _, _ in self._rounded:
+            _gradient_of(parameter).zero_()
+
+    def _widen(self) -> None:
+        """Add the gradients of parameters of other dtypes to the vector, and zero them."""
+        for parameter, _, slopes in self._rounded:
+            slopes.add_(_gradient_of(parameter))
+            _gradient_of(parameter).zero_()
 
     def _require_constants(self) -> None:
         """Return if no constant changed: it would be neither exchanged nor mixed, and another one at each node."""
@@ -107,6 +127,21 @@ class FlatModel:
                     "it trains, outside the exchanged vector: nodes with equal vectors would compute unlike models. "
                     "Remedy: make it a parameter, or leave it alone"
                 )
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy that shares no memory with the module; what is tied or frozen in it is so in the copy.
+
+    Raises:
+        ConfigError: The module cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device: each of several needs a copy of the model, and it cannot be copied: {error}. "
+            "Remedy: name one device, or let copy.deepcopy(model) work"
+        ) from error
 
 
 def exchanged(module: nn.Module) -> dict[str, nn.Parameter]:

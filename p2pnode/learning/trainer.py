@@ -11,7 +11,7 @@ Source:
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pnode.errors import ConfigError, NonFinite, TrainingError
-from p2pnode.learning.flat import FlatModel, calibrated, require_like, statistics
+from p2pnode.learning.flat import FlatModel, calibrated, copied, require_like, statistics
 from p2pnode.learning.partition import Stream, batch, grown, seed_sequence
 from p2pnode.learning.task import Task, seeded
 
@@ -68,6 +68,26 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(devices[name])
 
 
+def resolve_devices(names: str) -> list[torch.device]:
+    """Return the devices of those names, in that order: available ones, of one kind.
+
+    Args:
+        names: One or more, with commas between; see `resolve_device`. `cpu` may come more than once, to try what
+            several devices do where there are none.
+
+    Raises:
+        ConfigError: As `resolve_device`; or a GPU comes twice, or with the CPU.
+    """
+    devices = [resolve_device(name.strip()) for name in names.split(",")]
+    kinds = {device.type for device in devices}
+    if len(kinds) > 1 or (kinds == {"cuda"} and len(set(devices)) < len(devices)):
+        raise ConfigError(
+            f"device: {names!r} names a GPU twice, or one and the CPU, which would hold it up. "
+            "Remedy: name each GPU once, as in cuda:0,cuda:1"
+        )
+    return devices
+
+
 class Trainer:
     """One node's training: its model θ, its momentum m and its part of the data.
 
@@ -104,7 +124,8 @@ class Trainer:
             momentum: β in [0, 1).
             lr: γ_0 > 0.
             lr_decay_every: Steps between decays of γ, ≥ 0; see `step_size`.
-            device: See `resolve_device`.
+            device: See `resolve_devices`. Of several, the first holds all of this; each of the others has a copy of the
+                model for its part of every batch.
             batch_grows: Whether local_batch is only the least, and batches grow with t; see `grown`.
             local_steps: Gradients that one `step` follows, ≥ 1, each of a batch of its own.
             placement: Whose momentum it is. "worker": of the node's gradients. "update": of the directions it descends.
@@ -115,7 +136,8 @@ class Trainer:
                 of one are held at a time. The gradient is that of the whole, if the loss is the mean over samples.
 
         Raises:
-            ConfigError: The device is not there, or the batch is larger than the part.
+            ConfigError: A device is not there, or the batch is larger than the part; or of several devices one would
+                have a single sample where BatchNorm needs two, or the model cannot be copied.
             TrainingError: The model cannot be one vector; see `FlatModel`.
         """
         assert pieces >= 1, f"a batch in {pieces} pieces"
@@ -138,8 +160,16 @@ class Trainer:
         self._beta = momentum
         self._lr = lr
         self._lr_decay_every = lr_decay_every
-        self._device = resolve_device(device)
-        self._model = FlatModel(task.model(seed), self._device)
+        self._device, *others = resolve_devices(device)
+        module = task.model(seed)
+        smallest = len(torch.arange(local_batch).chunk(pieces)[-1])
+        if others and statistics(module) and smallest < 2 * (1 + len(others)):
+            raise ConfigError(
+                f"device: {1 + len(others)} devices leave one with a single sample of a batch, of which BatchNorm has "
+                "no statistics. Remedy: name fewer devices, or choose fewer pieces or a larger local_batch"
+            )
+        self._copies = [FlatModel(copied(module), other) for other in others]
+        self._model = FlatModel(module, self._device)
         self._momentum = torch.zeros_like(self._model.vector)
         self._next_momentum = self._momentum
         self._supplied: dict[int, Tensor] = {}
@@ -399,19 +429,58 @@ class Trainer:
     def _computed(self, t: int) -> Tensor:
         """Return the live vector, filled with the gradient of step t's batch at θ."""
         features, labels = self.minibatch(t)
-        self._model.module.train()
+        for model in (self._model, *self._copies):
+            model.module.train()
+        for other in self._copies:
+            other.load(self._model.vector)
         # Costs under 0.1 ms, of 19 for the convolutional network: too little to ask which models have dropout.
-        with seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device):
-            self._batch_loss = self._model.accumulate(self._losses(features, labels))
+        with self._layer_noise(t):
+            self._batch_loss = self._model.accumulate(self._losses(features, labels), self._copies)
         return self._model.gradient
+
+    @contextmanager
+    def _layer_noise(self, t: int) -> Iterator[None]:
+        """Let what layers draw be a function of (seed, node, t), and another one on each device."""
+        with ExitStack() as noises:
+            for number, other in enumerate(self._copies, 1):
+                sequence = seed_sequence(self._seed, Stream.LAYERS, self._node, t, number)
+                noises.enter_context(seeded(sequence, other.vector.device))
+            # Last, as it is whoever comes last that seeds the CPU's.
+            noises.enter_context(seeded(seed_sequence(self._seed, Stream.LAYERS, self._node, t), self._device))
+            yield
 
     def _losses(self, features: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """Yield the losses of the batch's pieces, each by its share, so that they add up to the mean over the batch."""
         pieces = min(self._pieces, len(labels))
         for some, theirs in zip(features.chunk(pieces), labels.chunk(pieces), strict=True):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-                loss = self._task.loss(self._model.module(some), theirs)
+                loss = self._task.loss(self._outputs(some), theirs)
             yield loss if pieces == 1 else loss * (len(theirs) / len(labels))
+
+    def _outputs(self, features: Tensor) -> Tensor:
+        """Return what the model makes of the features, on the first device, each device having computed its part.
+
+        The loss is taken of all outputs at once, so that parts need no weights and the loss may be any. The devices are
+        called in turn by one thread: GPUs compute what they were called for side by side, forth and back, and draws
+        keep their order. torch.nn.parallel replicates by CUDA's means alone and could not be tested without GPUs.
+
+        Raises:
+            ConfigError: Outputs of several devices are no tensor with a row a sample.
+        """
+        if not self._copies:
+            outputs: Tensor = self._model.module(features)
+            return outputs
+        models = (self._model, *self._copies)
+        parts = features.tensor_split(min(len(models), len(features)))
+        made = []
+        for model, part in zip(models, parts, strict=False):
+            made.append(output := model.module(part.to(model.vector.device)))
+            if not isinstance(output, Tensor) or output.shape[:1] != part.shape[:1]:
+                raise ConfigError(
+                    "device: the model's outputs are no tensor with a row a sample, so those of several devices "
+                    "cannot be joined. Remedy: name one device, or let the model return such a tensor"
+                )
+        return torch.cat([output.to(self._device) for output in made])
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient, scaled to a norm of `clip` at most."""

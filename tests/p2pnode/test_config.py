@@ -43,6 +43,8 @@ def test_what_has_no_default_must_be_there(tmp_path, key):
         ("admin = 7000", "admin = '7000': input should be a valid string. Remedy: write it as host:port"),
         ('admin = "localhost"', "admin = 'localhost': "),
         ('device = "gpu"', "device = 'gpu': "),
+        ('device = "cuda:0,gpu"', "device = 'cuda:0,gpu': "),
+        ('device = "cuda:0,auto"', "device = 'cuda:0,auto': "),
         ('device = "cuda:x"', "Remedy: choose auto, cpu, cuda or cuda:N"),
         ('device = "cuda:١"', "device = "),
         ("threads = -1", "threads = '-1': input should be greater than or equal to 0. Remedy: choose CPU threads"),

@@ -90,6 +90,11 @@ FAULTS = {
         "device",
         "choose one of",
     ),
+    "one of several devices that is not there": (
+        lambda home, _: home.config.write_text(home.config.read_text() + 'device = "cpu,cuda:9"\n'),
+        "device",
+        "'cuda:9' is not available",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from p2pnode.learning.catalogue import TASKS
 from p2pnode.learning.data import Dataset
 from p2pnode.learning.partition import batch, partition
 from p2pnode.learning.task import Task, accuracy, build
-from p2pnode.learning.trainer import Trainer, resolve_device, step_size
+from p2pnode.learning.trainer import Trainer, resolve_device, resolve_devices, step_size
 
 NODES = 7
 
@@ -44,9 +44,9 @@ def noisy(digits):
     return dataclasses.replace(digits, name="noisy", factory=Noisy)
 
 
-def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, **options):
+def a_trainer(task, node=0, seed=3, local_batch=32, momentum=0.9, lr=0.5, lr_decay_every=0, device="cpu", **options):
     indices = partition(task.data.labels, node, NODES, seed, None)
-    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, "cpu", **options)
+    return Trainer(task, indices, seed, node, local_batch, momentum, lr, lr_decay_every, device, **options)
 
 
 def advance(trainer, steps):
@@ -607,6 +607,147 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, gpus, name):
     machine_with(monkeypatch, gpus)
     with pytest.raises(ConfigError, match=r"device: .* choose one of .*auto.*cpu"):
         resolve_device(name)
+
+
+# Several devices
+
+
+class Intricate(nn.Module):
+    """Tied, frozen and bfloat16 parameters, and a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.frozen = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64)
+        self.again.weight = self.first.weight
+        self.frozen.requires_grad_(False)
+        self.narrow, self.out = nn.Linear(64, 64, dtype=torch.bfloat16), nn.Linear(64, 10)
+        self.register_buffer("scale", torch.tensor(0.5))
+
+    def forward(self, x):
+        x = self.frozen(self.again(self.first(x).relu())) * self.scale
+        return self.out(self.narrow(x.bfloat16()).float())
+
+
+def of_pairs(outputs, labels):
+    """A loss that is no mean over samples: each meets every other."""
+    return (torch.cdist(outputs, outputs) * (labels[:, None] == labels)).mean()
+
+
+@pytest.mark.parametrize("local_batch", [1, 2, 32, 33])
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        ({}, {}),
+        ({}, {"pieces": 5}),
+        ({}, {"autocast": True}),
+        ({}, {"local_steps": 3, "clip": 0.5}),
+        ({"factory": Intricate}, {}),
+        ({"loss": of_pairs}, {}),
+    ],
+)
+def test_several_devices_have_the_gradient_of_one_wherever_the_model_stands(digits, change, options, local_batch):
+    task = dataclasses.replace(digits, **change)
+    one, three = (
+        a_trainer(task, local_batch=local_batch, momentum=0.0, device=device, **options)
+        for device in ("cpu", "cpu, cpu,cpu")
+    )
+    close = 1e-2 if change.get("factory") or options.get("autocast") else 1e-4
+    for t in range(3):
+        mine, theirs = one.direction(t), three.direction(t)
+        assert torch.linalg.vector_norm(mine - theirs) <= close * torch.linalg.vector_norm(mine)
+        assert three.batch_loss == pytest.approx(one.batch_loss, rel=close, abs=1e-6)
+        moved = one.step(t)
+        one.adopt(moved)
+        three.adopt(moved)
+
+
+def test_each_device_computes_its_part_of_every_batch(digits):
+    sizes = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            sizes.append((id(self), len(x)))
+            return super().forward(x)
+
+    task = dataclasses.replace(digits, factory=lambda: Watched(64, 10))
+    a_trainer(task, local_batch=32, device="cpu,cpu,cpu").step(0)
+    assert [size for _, size in sizes] == [11, 11, 10]
+    assert len({model for model, _ in sizes}) == 3
+
+
+def test_steps_of_several_devices_are_repeated_bit_for_bit_with_noise_in_layers(noisy):
+    trainer, again = (a_trainer(noisy, device="cpu,cpu") for _ in range(2))
+    advance(trainer, range(3))
+    again.restore(trainer.state())
+    assert torch.equal(trainer.step(3), again.step(3))
+
+
+def test_batch_normalisation_takes_the_statistics_of_each_devices_part(normalised):
+    trainer = a_trainer(normalised, momentum=0.0, device="cpu,cpu")
+    halves = a_trainer(normalised, momentum=0.0, pieces=2)
+    assert torch.allclose(trainer.direction(0), halves.direction(0), atol=1e-6)
+    advance(trainer, range(30))
+    assert trainer.evaluate().accuracy > 0.8
+    for options in ({"local_batch": 3}, {"pieces": 16}):
+        with pytest.raises(ConfigError, match=r"single sample.*Remedy: name fewer devices"):
+            a_trainer(normalised, device="cpu,cpu", **options)
+
+
+def test_a_constant_that_changes_on_another_device_is_refused(digits):
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(64, 10)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            if len(x) == 16:  # the second device's part alone
+                self.seen += 1
+            return super().forward(x)
+
+    with pytest.raises(TrainingError, match="changes seen"):
+        a_trainer(dataclasses.replace(digits, factory=Counting), local_batch=33, device="cpu,cpu").step(0)
+
+
+@pytest.mark.parametrize("made", [lambda x: x.mean(), lambda x: x.T, lambda x: (x, x)])
+def test_outputs_that_cannot_be_joined_are_refused(digits, made):
+    class Strange(nn.Linear):
+        def forward(self, x):
+            return made(super().forward(x))
+
+    task = dataclasses.replace(digits, factory=lambda: Strange(64, 10))
+    with pytest.raises(ConfigError, match=r"row a sample.*Remedy: name one device"):
+        a_trainer(task, device="cpu,cpu").step(0)
+
+
+def test_a_model_that_cannot_be_copied_is_refused_for_several_devices_only(digits):
+    class Single(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError("there is one of me")
+
+    task = dataclasses.replace(digits, factory=lambda: Single(64, 10))
+    a_trainer(task)
+    with pytest.raises(ConfigError, match=r"there is one of me\. Remedy: name one device"):
+        a_trainer(task, device="cpu,cpu")
+
+
+def test_several_devices_are_resolved_in_their_order(monkeypatch):
+    machine_with(monkeypatch, 2)
+    assert resolve_devices("cuda:1, cuda:0") == [torch.device("cuda:1"), torch.device("cuda:0")]
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("cuda:0,cuda:2", "'cuda:2' is not available here"),
+        ("cuda,cuda:0", "Remedy: name each GPU once"),
+        ("cuda:1,cpu", "Remedy: name each GPU once"),
+        ("cuda:1,", "'' is not available"),
+    ],
+)
+def test_several_devices_that_are_not_there_or_do_not_fit_are_refused(monkeypatch, names, why):
+    machine_with(monkeypatch, 2)
+    with pytest.raises(ConfigError, match=why):
+        resolve_devices(names)
 
 
 # It learns
