@@ -7,6 +7,7 @@ import pytest
 from p2pnode.errors import ConfigError
 from p2pnode.forecast import (
     HANDLING,
+    ON_A_LINK,
     SETTLING,
     TAKING,
     Calibration,
@@ -84,7 +85,7 @@ def test_more_cores_than_nodes_do_not_take_one_nodes_way_away():
 
 
 def test_apart_the_wire_counts_where_it_is_slower_than_the_exchange_and_after_the_gradient():
-    on_the_wire = 8 * tally(network()).bytes
+    on_the_wire = ON_A_LINK * 8 * tally(network()).bytes
     machine = replace(FREE, gradient=1.0, signing=0.5)
     assert seconds_apart(network(), machine, on_the_wire / 10) == pytest.approx(1.0 + 10.0)
     assert seconds_apart(network(), machine, on_the_wire / 0.1) == pytest.approx(1.0 + 6 * 0.5)
