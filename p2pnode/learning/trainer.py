@@ -474,7 +474,9 @@ class Trainer:
         parts = features.tensor_split(min(len(models), len(features)))
         made = []
         for model, part in zip(models, parts, strict=False):
-            made.append(output := model.module(part.to(model.vector.device)))
+            # Kernels of Triton, and tensors that a layer makes on "cuda", go to the current device.
+            with torch.cuda.device_of(model.vector):  # type: ignore[no-untyped-call]
+                made.append(output := model.module(part.to(model.vector.device)))
             if not isinstance(output, Tensor) or output.shape[:1] != part.shape[:1]:
                 raise ConfigError(
                     "device: the model's outputs are no tensor with a row a sample, so those of several devices "
