@@ -15,7 +15,7 @@ from p2pnode.observe.page import ASSETS
 from p2pnode.top import EVERY_S, pictures
 from tests.browser import chromium, tab
 
-NODES, STEPS, FROZEN = 4, 200, "node3"
+NODES, STEPS, FROZEN = 4, 300, "node3"
 BEGUN = 5
 """Steps after which the usual delays are learned."""
 PATIENCE_S = 300.0
@@ -64,13 +64,13 @@ class Freezing(testnet.Testnet):
 
     def _look_on(self, home):
         others = {node.name: node.home for node in self.nodes if node.home is not home}
+        self._wait(lambda: self._step(home) >= BEGUN)  # before that it may be late by itself
         self.statuses, self.rows = ({name: Looks() for name in others} for _ in range(2))
         ended = threading.Event()
         topping = threading.Thread(target=self._top, args=(ended,))
         topping.start()
         try:
             self._wait(lambda: all(looks.seen for looks in self.rows.values()))
-            self._wait(lambda: self._step(home) >= BEGUN)
             pid = int(home.pid.read_text())
             try:
                 self._wait(lambda: self._named(pid, others))
