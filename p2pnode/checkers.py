@@ -31,7 +31,7 @@ class Checkers:
         self._phases = phases
         self._threads = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="signatures")
 
-    async def verify_ahead(self, events: Iterable[Event], node: Node, members: int) -> None:
+    async def verify_ahead(self, events: Iterable[Event], node: Node) -> None:
         """Check the certificates that came together, so that the node, who asks again, finds it done.
 
         Only those that it will ask about: who sends others must not cost more than to read them.
@@ -39,9 +39,7 @@ class Checkers:
         certificates = [
             event.message.signed_by()
             for event in events
-            if isinstance(event, Received)
-            and isinstance(event.message, Certificate)
-            and _awaits(node, event.message, members)
+            if isinstance(event, Received) and isinstance(event.message, Certificate) and _awaits(node, event.message)
         ]
         if _CHECKERS == 1 or sum(map(len, certificates)) < _AHEAD_MIN:
             return
@@ -58,7 +56,9 @@ class Checkers:
         self._threads.shutdown(cancel_futures=True)
 
 
-def _awaits(node: Node, certificate: Certificate, members: int) -> bool:
+def _awaits(node: Node, certificate: Certificate) -> bool:
     return (
-        node.oldest <= certificate.slot.step and certificate.slot <= node.horizon and len(certificate.echoes) <= members
+        node.oldest <= certificate.slot.step
+        and certificate.slot <= node.horizon
+        and len(certificate.echoes) <= node.party.committee.n
     )

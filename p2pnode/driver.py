@@ -399,7 +399,7 @@ class Driver:
         """Let the node answer all that is here, and perform what it asks for."""
         events, self._inbox = self._inbox, []
         self._unread.clear()
-        await self._checkers.verify_ahead(events, self.node, len(self._names))
+        await self._checkers.verify_ahead(events, self.node)
         with self._phases.during("talk"):
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             self._lookout.note(time.monotonic())

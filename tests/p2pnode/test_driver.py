@@ -1255,7 +1255,7 @@ def test_no_more_is_taken_for_checked_than_what_holds(tmp_path, monkeypatch):
         return Certificate(SignedHeader(header, signatures[0]), tuple(enumerate(signatures[1:], start=1)))
 
     async def ahead(*certificates):
-        await driver._checkers.verify_ahead([Received(1, each) for each in certificates], driver.node, 4)
+        await driver._checkers.verify_ahead([Received(1, each) for each in certificates], driver.node)
         return [[driver._checkers._keys.known(signed) for signed in each.signed_by()] for each in certificates]
 
     bad = [certificate(2, wrong) for wrong in range(4)]
@@ -1270,7 +1270,7 @@ def test_a_certificate_of_no_slot_in_play_costs_no_check(tmp_path, monkeypatch):
 
     def ahead(step, echoes=echoes):
         signed = SignedHeader(driver.node.party.header(1, Slot(step), bytes(32)), bytes(64))
-        return checkers._awaits(driver.node, Certificate(signed, echoes), 4)
+        return checkers._awaits(driver.node, Certificate(signed, echoes))
 
     assert ahead(0)
     assert ahead(1)
