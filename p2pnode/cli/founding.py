@@ -11,7 +11,7 @@ from p2pnode.cli.console import answer
 from p2pnode.cli.options import AsJson, DataDir, HomeFolder, PassphraseFile, Recipe, Source
 from p2pnode.errors import ConfigError
 from p2pnode.genesis import Genesis
-from p2pnode.home import START, Home
+from p2pnode.home import START, Home, NetworkFolder
 from p2pnode.identity import Identity
 from p2pnode.init import Place, equip, found, unite
 from p2pnode.learning.source import anywhere
@@ -157,7 +157,8 @@ def init(
       p2pnode init lan --f 1 --address a=10.0.0.1:7000 --address b=10.0.0.2:7000 --address c=10.0.0.3:7000 \\
         --address d=10.0.0.4:7000 --address e=10.0.0.5:7000
     """
-    if (out / "genesis.json").exists():
+    charter = NetworkFolder(out).genesis
+    if charter.exists():
         raise ConfigError(f"{out}: holds a genesis already. Remedy: choose another folder")
     proposal = proposal_of(learning)
     values = genesis_values(f, recipe, exchange, learning, proposal)
@@ -166,7 +167,7 @@ def init(
     genesis = found(out, [_place(text, settings) for text in address], values, weights)
     homes = [str(out / member.name) for member in genesis.members]
     if as_json:
-        print(json.dumps({"network": genesis.network.hex(), "genesis": str(out / "genesis.json"), "homes": homes}))
+        print(json.dumps({"network": genesis.network.hex(), "genesis": str(charter), "homes": homes}))
     else:
         answer.print(f"network {genesis.network.hex()}\nhomes   {', '.join(homes)}", soft_wrap=True)
         answer.print("next    p2pnode run HOME, on each machine", soft_wrap=True)

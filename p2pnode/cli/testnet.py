@@ -15,6 +15,7 @@ from p2pnode.cli.charter import Exchange, Learning, data_folder, genesis_values,
 from p2pnode.cli.console import EXIT_FAILED, answer, people, say
 from p2pnode.cli.options import AsJson, Recipe, Written, names, one_of
 from p2pnode.errors import ConfigError
+from p2pnode.home import NetworkFolder
 from p2pnode.learning.source import names_code
 from p2pnode.observe import table
 
@@ -103,7 +104,7 @@ def run_testnet(
         answer.print(table.summary(summary, answer.width))
         if perturbations is not None:
             answer.print(table.perturbations(summary))
-        answer.print(table.closing(summary, plan.out / "summary.json"), soft_wrap=True)
+        answer.print(table.closing(summary, NetworkFolder(plan.out).summary), soft_wrap=True)
     for sentence in summary.get("failures", ()):
         say("[bold red]broken[/]", sentence)
     if summary.get("failures"):
@@ -167,7 +168,7 @@ def _perturbations(plan: "Plan", perturb: str | None, seed: int | None, *, links
     if perturb != RANDOM:
         return Perturbations.load(Path(perturb)).checked(subject(plan, links=links), perturb)
     drawn = draw(seed if seed is not None else plan.values["seed"], subject(plan, links=links))
-    say("[yellow]drawn[/]", f"as in {plan.out}/perturb.toml:\n{drawn.toml()}")
+    say("[yellow]drawn[/]", f"as in {NetworkFolder(plan.out).perturbations}:\n{drawn.toml()}")
     return drawn
 
 
