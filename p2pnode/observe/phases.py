@@ -24,10 +24,10 @@ class Phases:
     def __init__(self, order: Sequence[str], rest: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._under_way = dict.fromkeys(order, 0)
-        self._seconds = dict.fromkeys([*order, rest], 0.0)
-        self._rest = rest
-        self._now = rest
+        self._names = (*order, rest)
+        self._under_way = [0] * len(order) + [1]
+        self._seconds = dict.fromkeys(self._names, 0.0)
+        self._now = len(order)
         self._since = clock()
 
     def begin(self) -> float:
@@ -39,13 +39,13 @@ class Phases:
 
     def during(self, phase: str) -> "_During":
         """The phase is under way inside."""
-        return _During(self, phase)
+        return _During(self, self._names.index(phase))
 
     def rest(self, phase: str) -> None:
         """From now on this is the phase of moments in which none is under way."""
         with self._lock:
-            self._rest = phase
             self._count()
+            self._names = (*self._names[:-1], phase)
 
     def seconds(self) -> dict[str, float]:
         """Of each phase so far, in order."""
@@ -53,55 +53,66 @@ class Phases:
             self._count()
             return dict(self._seconds)
 
-    def change(self, phase: str, by: int) -> None:
-        """So many times more the phase is under way."""
+    def enter(self, rank: int) -> None:
+        """Once more the phase of this place in the order is under way."""
         with self._lock:
-            self._under_way[phase] += by
-            self._count()
+            self._under_way[rank] += 1
+            if rank < self._now:
+                self._count()
+                self._now = rank
+
+    def leave(self, rank: int) -> None:
+        """Once less it is."""
+        with self._lock:
+            self._under_way[rank] -= 1
+            if rank == self._now and not self._under_way[rank]:
+                self._count()
+                while not self._under_way[self._now]:
+                    self._now += 1
 
     def _count(self) -> None:
         """Count the time since the last change for the phase that it was in."""
-        now = self._clock()
-        self._seconds[self._now] = self._seconds.get(self._now, 0.0) + now - self._since
+        now, name = self._clock(), self._names[self._now]
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
         self._since = now
-        self._now = next((phase for phase, count in self._under_way.items() if count), self._rest)
 
 
 class _During:
     """A phase that is under way inside; a generator takes twice as long, and a step has a hundred of them."""
 
-    __slots__ = ("_phase", "_phases")
+    __slots__ = ("_phases", "_rank")
 
-    def __init__(self, phases: Phases, phase: str) -> None:
+    def __init__(self, phases: Phases, rank: int) -> None:
         self._phases = phases
-        self._phase = phase
+        self._rank = rank
 
     def __enter__(self) -> None:
-        self._phases.change(self._phase, 1)
+        self._phases.enter(self._rank)
 
     def __exit__(self, *_: object) -> None:
-        self._phases.change(self._phase, -1)
+        self._phases.leave(self._rank)
 
 
 class TimedSigner:
     """A signer that says when it signs."""
 
     def __init__(self, signer: Signer, phases: Phases) -> None:
-        self._phases = phases
         self._signer = signer
+        self._signing = phases.during("signatures")
         self.promise = signer.promise
         self.promised = signer.promised
 
     def sign(self, claim: Claim) -> Signature | None:
-        with self._phases.during("signatures"):
+        with self._signing:
             return self._signer.sign(claim)
 
 
 def timed(verify: Verify, phases: Phases) -> Verify:
     """The same check, that says when it checks."""
+    checking = phases.during("signatures")
 
     def check(member: PeerId, statement: bytes, signature: Signature, /) -> bool:
-        with phases.during("signatures"):
+        with checking:
             return verify(member, statement, signature)
 
     return check
