@@ -10,9 +10,9 @@ from p2pnode.node import Event, Node, Received
 from p2pnode.observe.phases import Phases
 from protocols.effects import Certificate
 
-_AHEAD_MIN = 32
-"""Signatures of certificates in one turn from which on threads check them: some 2 ms of the loop's thread. To wake the
-threads costs a tenth of that, and more on a busy machine."""
+_AHEAD_MIN = 64
+"""Signatures of certificates in one turn from which on threads check them: some 4 ms of the loop's thread. To wake the
+threads costs a tenth of that, and more on a busy machine; and they check what the node itself would know already."""
 
 _CHECKERS = min(4, os.cpu_count() or 1)
 """Threads that check signatures; libsodium lets them run side by side."""
