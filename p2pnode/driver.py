@@ -404,7 +404,7 @@ class Driver:
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             self._lookout.note(time.monotonic())
         if self._signer.dirty:  # nothing signed leaves before it is durable
-            await self._record(self._signer.flush)
+            await self._record(self._signer.flush, here=self._signer.quick)
         if self._forget_before > self._signer.floor:
             await self._record(lambda: self._signer.forget_before(self._forget_before))
         with self._phases.during("talk"):
@@ -420,10 +420,14 @@ class Driver:
         """Take no more of a peer than the node has got to, and than may wait in it."""
         self._mesh.pause(peer, self._unread[peer] >= _UNREAD_MAX or self.node.congested(peer))
 
-    async def _record(self, job: Callable[[], None]) -> None:
-        """Write to the journal in a thread that `_shut_down` waits for: one that is cancelled goes on writing."""
+    async def _record(self, job: Callable[[], None], *, here: bool = False) -> None:
+        """Write to the journal: here, where to wake a thread twice would take longer, or in a thread that `_shut_down`
+        waits for, as one that is cancelled goes on writing."""
         with self._phases.during("journal"):
-            await asyncio.get_running_loop().run_in_executor(self._clerk, job)
+            if here:
+                job()
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._clerk, job)
 
     async def _tell_progress(self) -> None:
         """Say now and then where the node is, and whom it waits for if it does not get on."""

@@ -10,6 +10,8 @@ journal refuses.
 
 import os
 import struct
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,12 @@ RECORD_BYTES_MAX = 4096
 
 SECTOR_BYTES = 512
 """A disk writes so many bytes all or not at all; those of today more."""
+
+QUICK_S = 0.001
+"""A disk that makes records durable within so many seconds may be waited for where nothing else happens meanwhile."""
+
+RECENT = 16
+"""Flushes by which the disk is judged."""
 
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(f">{_LENGTH.size}s4s8s")
@@ -51,6 +59,7 @@ class Journal:
         self.path = path
         self._dirty = False
         self._failed = False
+        self._took: deque[float] = deque(maxlen=RECENT)
         with asking_disk(path):
             try:
                 data = path.read_bytes()
@@ -74,6 +83,12 @@ class Journal:
         """Whether a record was appended since the last `flush`."""
         return self._dirty
 
+    @property
+    def quick(self) -> bool:
+        """Whether one of the last flushes took less than `QUICK_S`: on a busy machine, where others have the core
+        meanwhile, not all do on any disk."""
+        return any(seconds < QUICK_S for seconds in self._took)
+
     def append(self, record: bytes) -> None:
         """Add a record; it is durable once `flush` returned."""
         assert len(record) <= RECORD_BYTES_MAX
@@ -83,8 +98,10 @@ class Journal:
 
     def flush(self) -> None:
         """Make every record durable."""
+        began = time.perf_counter()
         with self._once():
             os.fdatasync(self._fd)
+        self._took.append(time.perf_counter() - began)
         self._dirty = False
 
     def rewrite(self, records: Iterable[bytes]) -> None:

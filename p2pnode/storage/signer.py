@@ -60,6 +60,11 @@ class DurableSigner:
         """Whether something was signed that is not durable."""
         return self._journal.dirty
 
+    @property
+    def quick(self) -> bool:
+        """Whether `flush` can be expected to return within `journal.QUICK_S`."""
+        return self._journal.quick
+
     def sign(self, claim: Claim) -> Signature | None:
         """The signature; None where `promise` is False."""
         return self._identity.sign(claim.statement) if self.promise(claim) else None

@@ -258,7 +258,8 @@ def _signatures(message, me):
             yield "echo", signature
 
 
-def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch):
+@pytest.mark.parametrize("quick", [True, False])
+def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch, quick):
     watches = {}
 
     class WatchedSigner(DurableSigner):
@@ -287,6 +288,7 @@ def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch):
             watches[self._config.name].leaves(message, self.me)
             super().broadcast(message)
 
+    WatchedSigner.quick = quick
     monkeypatch.setattr(driver_module, "DurableSigner", WatchedSigner)
     monkeypatch.setattr(driver_module, "Mesh", WatchedMesh)
     _, homes = found_network(tmp_path, 5, 1, steps=6)
@@ -604,6 +606,8 @@ def test_who_comes_late_while_others_speak_hears_their_vectors_in_order(tmp_path
     """A vector of today before those of yesterday would wait on the wire, and they behind it, for ever."""
 
     class SlowDisk(DurableSigner):
+        quick = False
+
         def flush(self):
             time.sleep(0.01)  # links come up meanwhile
             super().flush()
@@ -808,6 +812,8 @@ def test_the_journal_is_not_closed_while_it_is_written(tmp_path, monkeypatch, wr
     closed, closed_meanwhile = threading.Event(), []
 
     class SlowDisk(DurableSigner):
+        quick = False
+
         def close(self):
             closed.set()
             super().close()
@@ -829,6 +835,22 @@ def test_the_journal_is_not_closed_while_it_is_written(tmp_path, monkeypatch, wr
     driver = loop = None
     uvloop.run(work())
     assert closed_meanwhile == [False]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_only_a_quick_disk_is_waited_for_by_the_loop(tmp_path, monkeypatch, quick):
+    by_the_loop = set()
+
+    class Disk(DurableSigner):
+        def flush(self):
+            by_the_loop.add(threading.current_thread() is threading.main_thread())
+            super().flush()
+
+    Disk.quick = quick
+    monkeypatch.setattr(driver_module, "DurableSigner", Disk)
+    _, homes = found_network(tmp_path, 3, steps=3)
+    assert [result.steps for result in uvloop.run(run_all(*map(make, homes)))] == [3] * 3
+    assert by_the_loop == {quick}
 
 
 # Exchanges of gradients.

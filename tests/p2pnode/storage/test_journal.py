@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2pnode.durable import make_folder
 from p2pnode.errors import DiskError, JournalCorrupt, JournalError, JournalMissing
-from p2pnode.storage.journal import RECORD_BYTES_MAX, SECTOR_BYTES, Journal
+from p2pnode.storage.journal import QUICK_S, RECENT, RECORD_BYTES_MAX, SECTOR_BYTES, Journal
 
 RECORDS = [b"first", b"", bytes(300), b"the last one"]
 
@@ -120,6 +120,24 @@ def test_flush_synchronises_all_that_was_appended(path, synced):
     journal.flush()
     assert synced == [("fdatasync", path.name, path.stat().st_size)]
     assert not journal.dirty
+    journal.close()
+
+
+def test_a_disk_is_as_quick_as_the_quickest_of_its_last_flushes(path, monkeypatch):
+    """On a busy machine others have the core meanwhile, so that most of them seem slow on any disk."""
+    now, journal = [0.0], Journal(path)
+    monkeypatch.setattr("p2pnode.storage.journal.time.perf_counter", lambda: now[0])
+
+    def flush(seconds):
+        monkeypatch.setattr(os, "fdatasync", lambda _: now.append(now.pop() + seconds))
+        journal.flush()
+        return journal.quick
+
+    assert not journal.quick, "nothing is known of it"
+    assert not flush(2 * QUICK_S)
+    assert flush(QUICK_S / 2)
+    assert all(flush(0.5) for _ in range(RECENT - 1))
+    assert not flush(0.5), "it was quick, and is no more"
     journal.close()
 
 
