@@ -136,16 +136,19 @@ class Courier:
             self._asked[peer] = {digest for digest in asked if self._vectors.wants(digest, peer)}
         for link in self._links.values():
             link.answered.clear()
-            link.queue = [header for header in link.queue if self._vectors.get(header.digest) is not None]
+            link.queue = [header for header in link.queue if self._vectors.has(header.digest)]
 
     def _to(self, peer: PeerId, header: Header) -> list[Parcel]:
-        link, vector = self._links[peer], self._vectors.get(header.digest)
-        if vector is None:  # told again after its slot
+        link = self._links[peer]
+        if not self._vectors.has(header.digest):  # told again after its slot
             return []
         if not link.heard:
             link.queue.append(header)
             return []
         if header.slot <= link.whole.get(header.digest, Slot(-1)):
+            return []
+        vector = self._vectors.get(header.digest)
+        if vector is None:
             return []
         offset = min(link.parts.pop(header.digest, 0), vector.nbytes)
         return [Parcel(peer, header.slot, header.digest, vector, offset)]

@@ -108,7 +108,7 @@ class _Examination:
         self._look_at_checkpoint(genesis)
         dimension = self._ask("task", lambda: assigned(home, genesis, config).dimension, lambda d: f"{d:,} parameters")
         if dimension is not None:
-            self._look_at_room(4 * dimension, len(genesis.members))
+            self._look_at_room(4 * dimension, len(genesis.members), genesis.plan.slots(genesis.training.steps))
         self._look_at_descriptors(len(genesis.members))
         if found is not None:
             self._look_at_peers(genesis, *found)
@@ -175,9 +175,10 @@ class _Examination:
         if checkpoint is not None:
             self._find("checkpoint", "good", f"of step {checkpoint.step}")
 
-    def _look_at_room(self, vector_bytes: int, n: int) -> None:
-        """Disk for the files beside those that they replace, and memory for a step."""
-        disk, memory = 10 * vector_bytes + _DISK_SPARE_BYTES, (2 * n + 4) * vector_bytes + _BASE_BYTES
+    def _look_at_room(self, vector_bytes: int, n: int, slots: int) -> None:
+        """Disk for two checkpoints of model and momentum and one's own vectors of six steps, some of them being
+        replaced; and memory for a step."""
+        disk, memory = (4 + 6 * slots) * vector_bytes + _DISK_SPARE_BYTES, (2 * n + 4) * vector_bytes + _BASE_BYTES
         free = shutil.disk_usage(self._home.path).free
         if free < disk:
             self._find("disk", "bad", f"{_mib(free)} are free, {_mib(disk)} are needed. Remedy: make room")

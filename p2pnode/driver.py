@@ -89,8 +89,9 @@ _AHEAD_MAX = 4096
 """Signatures found good ahead that are remembered: some 2 MiB. A step of 32 members has 682."""
 
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. And for others'
-of the slot that was left, for who is slow to fetch: of what is beyond it one is let go of for each that comes in."""
+"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. One's own that
+are beyond it are read from disk. And for others' of the slot that was left, for who is slow to fetch: of what is beyond
+it one is let go of for each that comes in."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -217,10 +218,11 @@ class Driver:
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
-        outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable)
+        outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable, 1 + _RETAINED_STEPS_MIN)
+        few = _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
         # Of a total broadcast whoever is slow may need anyone's bytes.
-        spare = None if self.recipe.total else _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
-        self.vectors = Vectors(length, self.recipe.dtype, spare)
+        spare = None if self.recipe.total else few
+        self.vectors = Vectors(length, self.recipe.dtype, spare, outbox.get, few)
         self._phases = Phases(PHASES, rest="idle")
         self._proposals = Proposals(outbox, self.vectors, self.recipe.dtype, self._phases, log)
         said = self._proposals.said()

@@ -26,11 +26,12 @@ Unusable: TypeAlias = Callable[[Path, str], None]
 """Is told of a file that is there and counts as none, and why."""
 
 OUTBOX_STEPS = 2
-"""Steps whose own vectors are kept: the current one's, and those of the one before it that a slower peer may need."""
+"""Steps whose own vectors are said again after a crash: the last one's, and those of the one before it that a slower
+peer may need."""
 
 _SPARE_STEPS = 1
-"""Steps before those whose vectors stay until theirs is written over. What a crash leaves of a write is so never a
-vector that is needed: it has the name of one that is not."""
+"""Steps before those that are kept whose vectors stay until theirs is written over. What a crash leaves of a write is
+so never a vector that is needed: it has the name of one that is not."""
 
 _HEADER_BYTES = struct.Struct("<Q")
 _ALIGNED_BYTES = 8
@@ -92,12 +93,21 @@ class Outbox:
         folder: where they lie.
         network: whose slots they belong to; what another network left is not read.
         unusable: is told of vectors that are there and cannot be sent again.
+        steps: how many steps' vectors are kept, the current one's among them, at least `OUTBOX_STEPS`.
 
     Raises:
         DiskError: if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, network: bytes, unusable: Unusable = lambda path, why: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: bytes,
+        unusable: Unusable = lambda path, why: None,
+        steps: int = OUTBOX_STEPS,
+    ) -> None:
+        assert steps >= OUTBOX_STEPS
+        self._steps = steps
         self._folder = folder
         self._network = network.hex()
         self._unusable = unusable
@@ -115,7 +125,7 @@ class Outbox:
             _write_sealed(fd, tensors, metadata, digests)
 
         path = self._path(slot)
-        old = next((old for old in self._files() if old.step <= slot.step - OUTBOX_STEPS - _SPARE_STEPS), None)
+        old = next((old for old in self._files() if old.step <= slot.step - self._steps - _SPARE_STEPS), None)
         if old is None or path.exists():
             replace_file(path, write)
         else:
@@ -130,8 +140,9 @@ class Outbox:
         return tensors.get("vector") if metadata.get("slot", path.stem) == path.stem else None
 
     def kept(self) -> dict[Slot, Announced]:
-        """One's own vectors that are kept and whole, in order of their slots."""
-        read = {slot: self.get(slot) for slot in self._files()}
+        """One's own vectors of the last `OUTBOX_STEPS` that are whole, in order of their slots."""
+        files = self._files()
+        read = {slot: self.get(slot) for slot in files if slot.step > files[-1].step - OUTBOX_STEPS}
         return {slot: vector for slot, vector in read.items() if vector is not None}
 
     def _recover(self) -> None:
@@ -149,7 +160,7 @@ class Outbox:
             if said != slot:
                 path.replace(self._path(said))
         for slot in torn:
-            if slot.step <= newest - OUTBOX_STEPS:
+            if slot.step <= newest - self._steps:
                 self._path(slot).unlink()
         sync(self._folder)
 

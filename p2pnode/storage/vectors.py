@@ -4,9 +4,11 @@ Bytes come in only for a digest that a valid header announced (`expect`), from i
 (`ask`), and of exactly the model's length. What belongs to a later slot waits on the wire, at its sender's expense.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import blake3
 import numpy as np
@@ -55,9 +57,18 @@ class Vectors:
         dtype: wire code of those that are announced; little endian on the wire.
         spare: how many of others' that one has no use for any more are kept for them while new ones come in; None for
             all of them.
+        kept: reads one's own vector of a slot that was left, which the disk has; None where no disk has any.
+        in_memory: how many of these are kept in memory nevertheless.
     """
 
-    def __init__(self, length: int, dtype: int = FLOAT32, spare: int | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        dtype: int = FLOAT32,
+        spare: int | None = None,
+        kept: Callable[[Slot], Announced | None] | None = None,
+        in_memory: int = 0,
+    ) -> None:
         self.length = length
         self.array = ARRAYS[dtype]
         self.nbytes = self.array.itemsize * length
@@ -67,6 +78,9 @@ class Vectors:
         self._spare = spare
         self._held: dict[Digest, tuple[Slot, Announced]] = {}
         self._own: dict[Digest, tuple[Slot, Announced]] = {}
+        self._kept, self._in_memory = kept, in_memory
+        self._on_disk: dict[Digest, Slot] = {}
+        self._read_again: WeakValueDictionary[Digest, Announced] = WeakValueDictionary()
         self._outcomes: dict[Digest, Vector] = {}
         self._wanted: dict[Digest, _Wanted] = {}
         self._welcomed: dict[tuple[PeerId, Digest], Slot] = {}
@@ -75,7 +89,7 @@ class Vectors:
         """For which slot a peer announced a vector of its own last."""
 
     def __len__(self) -> int:
-        """How many vectors are kept."""
+        """How many vectors are kept in memory."""
         return len(self._held) + len(self._own) + len(self._outcomes)
 
     def fits(self, vector: NDArray[Any]) -> bool:
@@ -89,7 +103,11 @@ class Vectors:
 
     def get(self, digest: Digest) -> Announced | None:
         held = self._held.get(digest) or self._own.get(digest)
-        return held[1] if held is not None else None
+        return held[1] if held is not None else self._from_disk(digest)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether `get` has it, but for what the disk lost."""
+        return digest in self._held or digest in self._own or digest in self._on_disk
 
     def put_outcome(self, digest: Digest, vector: Vector) -> None:
         """Keep what came of an exchange, and is announced nowhere, until the window moves.
@@ -202,7 +220,28 @@ class Vectors:
         self._outcomes = {}
         self._held = {digest: held for digest, held in self._held.items() if held[0] >= before}
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
+        self._on_disk = {digest: slot for digest, slot in self._on_disk.items() if slot >= own}
+        self._leave_to_disk()
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+    def _leave_to_disk(self) -> None:
+        """Let go of one's own vectors of slots that were left, but for the latest."""
+        if self._kept is not None:
+            left = sorted((slot, digest) for digest, (slot, _) in self._own.items() if slot < self._current)
+            for slot, digest in left[: max(0, len(left) - self._in_memory)]:
+                self._on_disk[digest] = slot
+                del self._own[digest]
+
+    def _from_disk(self, digest: Digest) -> Announced | None:
+        """Read one's own again; once for all who are told at the same time."""
+        slot, vector = self._on_disk.get(digest), self._read_again.get(digest)
+        if slot is None or self._kept is None or vector is not None:
+            return vector
+        vector = self._kept(slot)
+        if vector is None or not self.fits(vector) or digest_of(vector) != digest:
+            return None
+        self._read_again[digest] = vector
+        return vector
 
     def _make_way(self) -> None:
         """Before memory is taken for one more, let go of the oldest of those that only who is slow may ask for."""

@@ -166,14 +166,14 @@ def test_the_outbox_keeps_two_steps_with_every_slot_and_writes_over_what_is_olde
     outbox = Outbox(tmp_path / "outbox", NETWORK)
     steps = [[Slot(9), Slot(9, 0, 2), Slot(9, 0, 10)], [Slot(10), Slot(10, 1)], [Slot(11)], [Slot(12)], [Slot(13)]]
     slots = [slot for step in steps for slot in step]
-    kept = [slots[:3], slots[:5], slots[:6], slots[1:7], slots[2:]]
+    there = [slots[:3], slots[:5], slots[:6], slots[1:7], slots[2:]]
     for number, step in enumerate(steps):
         for slot in step:
             outbox.put(slot, vector(slot.step), digest_of(vector(slot.step)))
-        assert list(outbox.kept()) == kept[number]
-        for slot in kept[number]:
+        assert list(outbox.kept()) == [slot for each in steps[max(0, number - 1) : number + 1] for slot in each]
+        for slot in there[number]:
             assert outbox.get(slot)[0] == slot.step
-    assert list(Outbox(tmp_path / "outbox", NETWORK).kept()) == kept[-1]
+    assert list(Outbox(tmp_path / "outbox", NETWORK).kept()) == slots[-2:]
     assert outbox.get(Slot(9)) is None
 
 
@@ -181,8 +181,17 @@ def test_vectors_take_no_more_files_however_long_a_run_is(tmp_path):
     outbox = Outbox(tmp_path, NETWORK)
     for step in range(20):
         outbox.put(Slot(step), vector(step), digest_of(vector(step)))
-    assert list(outbox.kept()) == [Slot(17), Slot(18), Slot(19)]
+    assert list(outbox.kept()) == [Slot(18), Slot(19)]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_as_many_steps_are_kept_as_are_told_again(tmp_path):
+    outbox = Outbox(tmp_path, NETWORK, steps=4)
+    for step in range(20):
+        outbox.put(Slot(step), vector(step), digest_of(vector(step)))
+        assert all(outbox.get(Slot(past))[0] == past for past in range(max(0, step - 3), step + 1))
+    assert list(outbox.kept()) == [Slot(18), Slot(19)]
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_crash_amid_a_write_loses_and_damages_nothing(tmp_path, monkeypatch):
@@ -208,7 +217,7 @@ def test_vectors_whose_names_a_power_cut_undid_are_those_of_the_slots_that_they_
     for file, name in zip(sorted(tmp_path.iterdir()), [names[2], *names[:2]], strict=True):
         file.replace(name)
     kept = Outbox(tmp_path, NETWORK).kept()
-    assert {slot.step: own[0] for slot, own in kept.items()} == {5: 5, 6: 6, 7: 7}
+    assert {slot.step: own[0] for slot, own in kept.items()} == {6: 6, 7: 7}
 
 
 @pytest.mark.parametrize("cut", [0, 20, 200])
@@ -229,7 +238,8 @@ def test_a_vector_of_an_earlier_step_makes_the_outbox_forget_no_later_one(tmp_pa
     outbox = Outbox(tmp_path, NETWORK)
     for step in (5, 6, 3, 4):
         outbox.put(Slot(step), vector(step), digest_of(vector(step)))
-    assert list(outbox.kept()) == [Slot(3), Slot(4), Slot(5), Slot(6)]
+    assert list(outbox.kept()) == [Slot(5), Slot(6)]
+    assert [outbox.get(Slot(step))[0] for step in (3, 4)] == [3, 4]
 
 
 def test_slots_come_in_the_order_of_the_conversation_and_only_where_they_can_be_read(tmp_path):

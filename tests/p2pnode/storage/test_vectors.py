@@ -411,3 +411,34 @@ def test_vectors_of_the_slot_that_was_left_make_way_for_those_that_come_in(spare
         assert sum(vectors.get(digest) is not None for digest in old) == left[number]
         vectors.take(digest, numbers(value))
     assert all(vectors.get(digest_of(numbers(value))) is not None for value in (4, 5, 6, 7, 8)), "one's own stays"
+
+
+def test_ones_own_of_slots_that_were_left_are_read_from_disk_again_once_for_all_who_ask():
+    own = {slot: numbers(value) for value, slot in enumerate((OLD, NOW, NEXT, LATER))}
+    digests, disk, read = {slot: digest_of(vector) for slot, vector in own.items()}, dict(own), []
+
+    def kept(slot):
+        read.append(slot)
+        return None if disk[slot] is None else disk[slot].copy()
+
+    vectors = Vectors(LENGTH, kept=kept, in_memory=1)
+    for slot, vector in own.items():
+        vectors.put(slot, digests[slot], vector)
+    vectors.window(LATER, OLD, LATER, LATER)
+    assert len(vectors) == 2
+    assert [vectors.get(digests[slot]) is own[slot] for slot in (NEXT, LATER)] == [True] * 2
+    assert all(vectors.has(digest) for digest in digests.values())
+    assert read == []
+    first, second = vectors.get(digests[NOW]), vectors.get(digests[NOW])
+    assert first.tobytes() == own[NOW].tobytes()
+    assert first is second
+    assert read == [NOW]
+    del first, second
+    for lost in (None, numbers(9), numbers(1)[1:]):
+        disk[NOW] = lost
+        assert vectors.get(digests[NOW]) is None, "what is on disk is not what was said"
+    vectors.window(LATER, NEXT, LATER, LATER)
+    assert not vectors.has(digests[OLD])
+    assert not vectors.has(digests[NOW])
+    assert vectors.get(digests[OLD]) is None
+    assert read == [NOW] * 4
