@@ -413,6 +413,19 @@ def test_every_text_stands_out_from_its_ground(browser, scheme):
     looking(browser, work)
 
 
+@pytest.mark.parametrize("width", [1024, 1280, 1920])
+def test_all_that_is_said_of_peers_is_seen_on_a_common_screen(browser, width):
+    """With a member accused and another one late: a column that must be scrolled to is one that nobody looks at."""
+
+    async def work(page, server, node):
+        await page.show("light", width)
+        await page.until("document.querySelector('#peers').innerText.includes('accused, with proof')")
+        cut = "(table => table.scrollWidth - table.parentElement.clientWidth)(document.querySelector('#peers'))"
+        assert await page.js(cut) <= 0
+
+    looking(browser, work)
+
+
 def test_it_can_be_read_without_eyes_and_used_without_a_mouse(browser):
     async def work(page, server, node):
         assert await page.js("document.documentElement.lang") == "en"
