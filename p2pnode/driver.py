@@ -89,9 +89,9 @@ _AHEAD_MAX = 4096
 """Signatures found good ahead that are remembered: some 2 MiB. A step of 32 members has 682."""
 
 _RETAINED_BYTES = 64 * 2**20
-"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. One's own that
-are beyond it are read from disk. And for others' of the slot that was left, for who is slow to fetch: of what is beyond
-it one is let go of for each that comes in."""
+"""Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. Where it is too
+little for one's own of `_RETAINED_STEPS_MIN`, these are read from disk. And for others' of the slot that was left, for
+who is slow to fetch: of what is beyond it one is let go of for each that comes in."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -222,7 +222,8 @@ class Driver:
         few = _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
         # Of a total broadcast whoever is slow may need anyone's bytes.
         spare = None if self.recipe.total else few
-        self.vectors = Vectors(length, self.recipe.dtype, spare, outbox.get, few)
+        fit = few >= _RETAINED_STEPS_MIN * self.recipe.slots(self.genesis.training.steps)
+        self.vectors = Vectors(length, self.recipe.dtype, spare, None if fit else outbox.get)
         self._phases = Phases(PHASES, rest="idle")
         self._proposals = Proposals(outbox, self.vectors, self.recipe.dtype, self._phases, log)
         said = self._proposals.said()

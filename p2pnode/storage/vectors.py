@@ -57,8 +57,7 @@ class Vectors:
         dtype: wire code of those that are announced; little endian on the wire.
         spare: how many of others' that one has no use for any more are kept for them while new ones come in; None for
             all of them.
-        kept: reads one's own vector of a slot that was left, which the disk has; None where no disk has any.
-        in_memory: how many of these are kept in memory nevertheless.
+        kept: reads one's own vector of a slot that was left, for which the disk has it; None to keep them in memory.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class Vectors:
         dtype: int = FLOAT32,
         spare: int | None = None,
         kept: Callable[[Slot], Announced | None] | None = None,
-        in_memory: int = 0,
     ) -> None:
         self.length = length
         self.array = ARRAYS[dtype]
@@ -78,7 +76,7 @@ class Vectors:
         self._spare = spare
         self._held: dict[Digest, tuple[Slot, Announced]] = {}
         self._own: dict[Digest, tuple[Slot, Announced]] = {}
-        self._kept, self._in_memory = kept, in_memory
+        self._kept = kept
         self._on_disk: dict[Digest, Slot] = {}
         self._read_again: WeakValueDictionary[Digest, Announced] = WeakValueDictionary()
         self._outcomes: dict[Digest, Vector] = {}
@@ -225,11 +223,11 @@ class Vectors:
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
 
     def _leave_to_disk(self) -> None:
-        """Let go of one's own vectors of slots that were left, but for the latest."""
+        """Let go of one's own vectors of slots that were left."""
         if self._kept is not None:
-            left = sorted((slot, digest) for digest, (slot, _) in self._own.items() if slot < self._current)
-            for slot, digest in left[: max(0, len(left) - self._in_memory)]:
-                self._on_disk[digest] = slot
+            left = {digest: slot for digest, (slot, _) in self._own.items() if slot < self._current}
+            self._on_disk.update(left)
+            for digest in left:
                 del self._own[digest]
 
     def _from_disk(self, digest: Digest) -> Announced | None:
