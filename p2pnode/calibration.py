@@ -22,7 +22,6 @@ from typing import cast
 import numpy as np
 import torch
 import uvloop
-from blake3 import blake3
 
 from p2pnode.config import NodeConfig
 from p2pnode.forecast import Calibration, Mixing
@@ -35,6 +34,7 @@ from p2pnode.learning.task import Task
 from p2pnode.net.tls import client_context, server_context
 from p2pnode.recipe import Recipe
 from p2pnode.storage.journal import Journal
+from p2pnode.storage.vectors import digest_of, is_finite
 from protocols.header import PeerId
 
 REPEATS = 5
@@ -94,7 +94,7 @@ def calibrate(
             gradient, evaluation = _learning(task, training, recipe, nodes)
             mixing = {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings}
             signing, checking = _signatures()
-            hashing = _cpu(lambda: blake3(bytes(STREAM_CHUNK_BYTES)).digest()) / STREAM_CHUNK_BYTES
+            hashing = _taking(task.dimension)
             with TemporaryDirectory(dir=Path.cwd()) as folder:  # on the disk that the homes will be on
                 carrying, word, flushing, flush_wait = uvloop.run(_traffic(Path(folder), tls))
     finally:
@@ -163,8 +163,19 @@ def _mixing(mixed: Mixing, length: int, f: int) -> float:
     rule, count = mixed
     draws = np.random.default_rng(0)
     rows = [draws.standard_normal(length, np.float32) for _ in range(count)]
-    centre = torch.zeros(length)
-    return _cpu(lambda: mix_gathered(rule, rows, 0 if rule == "mean" else f, 0, centre, lambda _: None))
+    model = torch.zeros(length)
+
+    def mix() -> None:
+        mixture, _ = mix_gathered(rule, rows, 0 if rule == "mean" else f, 0, model, lambda _: None)
+        model.copy_(torch.as_tensor(mixture))
+
+    return _cpu(mix)
+
+
+def _taking(length: int) -> float:
+    """Of a byte of a vector that comes in: what it takes to know that it is the one announced, and finite."""
+    vector = np.random.default_rng(0).standard_normal(length, np.float32)
+    return _cpu(lambda: digest_of(vector) and is_finite(vector)) / vector.nbytes
 
 
 def _signatures() -> tuple[float, float]:

@@ -42,12 +42,12 @@ class Calibration:
 
     Args:
         gradient: all local steps of one step, momentum and descent included.
-        mixing: by rule and number of vectors.
+        mixing: by rule and number of vectors; the mixture is copied into the model.
         signing, checking: a signature.
-        hashing: a byte.
+        hashing: a byte of a vector that comes in: hashed, and found to be finite.
         carrying: a byte of a vector from one process to another: both ends together.
         word: a small message from one to another, both ends together.
-        flushing: making a record of the journal durable, with the hand-off to a thread.
+        flushing: making a record of the journal durable, with the hand-off to a thread if the disk is no quick one.
         flush_wait: the same by the clock.
         evaluation: of the model, on the way.
         cores: that the nodes of this machine get together at present.
