@@ -232,13 +232,15 @@ class Vectors:
 
     def _from_disk(self, digest: Digest) -> Announced | None:
         """Read one's own again; once for all who are told at the same time."""
-        slot, vector = self._on_disk.get(digest), self._read_again.get(digest)
-        if slot is None or self._kept is None or vector is not None:
-            return vector
-        vector = self._kept(slot)
-        if vector is None or not self.fits(vector) or digest_of(vector) != digest:
+        slot = self._on_disk.get(digest)
+        if slot is None or self._kept is None:
             return None
-        self._read_again[digest] = vector
+        vector = self._read_again.get(digest)
+        if vector is None:
+            vector = self._kept(slot)
+            if vector is None or not self.fits(vector) or digest_of(vector) != digest:
+                return None
+            self._read_again[digest] = vector
         return vector
 
     def _make_way(self) -> None:

@@ -437,8 +437,10 @@ def test_ones_own_of_slots_that_were_left_are_read_from_disk_again_once_for_all_
     for lost in (None, numbers(9), numbers(1)[1:]):
         disk[NOW] = lost
         assert vectors.get(digests[NOW]) is None, "what is on disk is not what was said"
+    sent = vectors.get(digests[OLD])
     vectors.window(LATER, NEXT, LATER, LATER)
+    assert sent.tobytes() == own[OLD].tobytes()
     assert not vectors.has(digests[OLD])
     assert not vectors.has(digests[NOW])
-    assert vectors.get(digests[OLD]) is None
-    assert read == [NOW] * 4
+    assert vectors.get(digests[OLD]) is None, "though it is still on its way to somebody"
+    assert read == [NOW] * 4 + [OLD]
