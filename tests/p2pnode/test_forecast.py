@@ -6,6 +6,7 @@ import pytest
 
 from p2pnode.errors import ConfigError
 from p2pnode.forecast import (
+    CARRYING,
     HANDLING,
     ON_A_LINK,
     SETTLING,
@@ -69,7 +70,7 @@ def test_memory_is_the_documented_number_of_vectors():
         ({"signing": 1.0}, 6.0),
         ({"checking": 1.0}, 21.0),
         ({"hashing": 1.0}, 5 * 4000.0),
-        ({"carrying": 1.0}, 4 * 4000.0),
+        ({"carrying": 1.0}, CARRYING * 4 * 4000.0),
         ({"flushing": 1.0}, 5.0),
         ({"word": 1.0}, HANDLING * 12 + TAKING * 4 + SETTLING),
         ({"evaluation": 1.0}, 20 / 100),
