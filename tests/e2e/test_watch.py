@@ -50,7 +50,7 @@ class Looks:
         late = self.late
         became_late = self.seen[-1]["seconds"] - (late["seconds"] - late["deadline"])
         before = [told["seconds"] for told in self.seen if told["seconds"] < self.seen[-1]["seconds"]]
-        assert late["seconds"] > late["deadline"]
+        assert late["seconds"] >= late["deadline"], "rounded, both"
         assert before[-1] <= became_late + ROUNDING_S
 
 
