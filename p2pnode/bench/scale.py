@@ -94,7 +94,7 @@ class Point:
 
 POINTS = (
     *(Point("signed-echo", n, d) for d in (10**5, 10**6, 10**7) for n in (4, 7, 10, 16, 25, 32)),
-    *(Point("signed-echo", n, 10**8) for n in (4, 7, 10, 32)),
+    *(Point("signed-echo", n, 10**8) for n in (4, 7, 10, 16, 32)),
     *(Point("signed-echo", n, 10**7, lead=1) for n in (7, 16)),
     Point("signed-echo", 7, 10**7, sub_rounds=3),
     *(Point("reliable", n, d) for d in (10**6, 10**7) for n in (4, 10)),
