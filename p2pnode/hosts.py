@@ -59,17 +59,17 @@ class Hosts:
     def __init__(self, count: int, megabits: float | None = None, delay_s: float = 0.0) -> None:
         if count > HOSTS_MAX:
             raise ConfigError(f"{count} hosts: at most {HOSTS_MAX} fit into a network. Remedy: use fewer nodes")
+        if delay_s > LINK_DELAY_S_MAX:
+            raise ConfigError(
+                f"a delay of {delay_s * 1000:g} ms: a link takes {LINK_DELAY_S_MAX * 1000:g} ms at most. "
+                "Remedy: choose a shorter one"
+            )
         if shutil.which("ip") is None or shutil.which("tc") is None:
             raise ConfigError(
                 "hosts of their own need Linux and iproute2. Remedy: install it, or use --engine processes"
             )
         if os.geteuid() != 0:
             raise ConfigError("hosts of their own need root. Remedy: use sudo, or --engine processes")
-        if delay_s > LINK_DELAY_S_MAX:
-            raise ConfigError(
-                f"a delay of {delay_s * 1000:g} ms: a link takes {LINK_DELAY_S_MAX * 1000:g} ms at most. "
-                "Remedy: choose a shorter one"
-            )
         self._count = count
         self._megabits = megabits
         self._delay_s = delay_s

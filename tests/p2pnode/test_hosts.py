@@ -221,12 +221,12 @@ def test_what_the_system_refuses_is_said_and_what_was_made_is_removed(monkeypatc
 
 
 def test_who_cannot_have_hosts_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(hosts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(hosts.shutil, "which", lambda name: f"/sbin/{name}")
     with pytest.raises(ConfigError, match="use fewer nodes"):
         Hosts(251)
     with pytest.raises(ConfigError, match="a link takes 300 ms at most"):
         Hosts(2, delay_s=0.301)
-    monkeypatch.setattr(hosts.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(hosts.shutil, "which", lambda name: f"/sbin/{name}")
     with pytest.raises(ConfigError, match="use sudo"):
         Hosts(2)
     monkeypatch.setattr(hosts.shutil, "which", lambda name: None)
