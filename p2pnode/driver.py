@@ -649,7 +649,7 @@ class Driver:
             return
         self._result = result
         self._standing.note(self._phase(), time.monotonic())
-        self._log.info("finished", **asdict(result))
+        self._log.info("finished", accuracy=result.accuracy, loss=result.loss, result=str(self.home.result))
         self._mesh.broadcast(Finished())
         asyncio.get_running_loop().call_later(self.config.linger_s, self.stop)
         self._leave_if_alone()
