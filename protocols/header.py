@@ -6,7 +6,7 @@ encoding, and the two carry different domains, so that a signature on one is nev
 
 import struct
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 PeerId = NewType("PeerId", int)
 """A member's index in the genesis, 0 … n−1."""
@@ -35,8 +35,7 @@ _PROPOSAL_DOMAIN = b"p2pnode/proposal/v1\0"
 _ECHO_DOMAIN = b"p2pnode/echo/v1\0"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Slot:
+class Slot(NamedTuple):
     """One place in the conversation, ordered as the conversation runs.
 
     Args:

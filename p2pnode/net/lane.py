@@ -8,7 +8,6 @@ import asyncio
 import struct
 import time
 from collections import deque
-from enum import Enum
 from typing import Protocol, cast
 
 import blake3
@@ -152,6 +151,8 @@ class ControlLane(Lane, asyncio.Protocol):
 
     def pause(self, paused: bool) -> None:
         """Stop or go on taking messages, from the very next one."""
+        if paused is self._paused:
+            return
         self._paused = paused
         if paused:
             self._stop_reading()
@@ -252,15 +253,6 @@ class NoShelf:
         """Nothing is ever put together."""
 
 
-class _Hold(Enum):
-    """Why a lane does not read."""
-
-    TURN = "turn"
-    """Others have theirs first."""
-    VERDICT = "verdict"
-    """The next vector must wait."""
-
-
 class BulkLane(Lane, asyncio.BufferedProtocol):
     """Vectors, each behind its slot, length, offset and digest; received straight into the memory that is mixed.
 
@@ -288,7 +280,9 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         self._filled = 0
         self._left = 0
         self._read_in_turn = 0
-        self._holds: set[_Hold] = set()
+        self._out_of_turn = False
+        self.waits = False
+        """Whether the next vector waits until it is welcome."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -372,27 +366,24 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
 
     def retry(self) -> None:
         """What was told to wait may be welcome now."""
-        if _Hold.VERDICT in self._holds:
+        if self.waits:
             self._admit()
 
     def resume(self) -> None:
-        if not self._holds:
+        if not (self.waits or self._out_of_turn):
             super().resume()
 
-    def _hold(self, why: _Hold) -> None:
-        self._holds.add(why)
-        self._stop_reading()
-
-    def _go_on(self, why: _Hold) -> None:
-        self._holds.discard(why)
-        self.resume()
-
     def _count_turn(self, nbytes: int) -> None:
+        """Let others read, too."""
         self._read_in_turn += nbytes
         if self._read_in_turn >= _TURN_BYTES:
-            self._read_in_turn = 0
-            self._hold(_Hold.TURN)
-            asyncio.get_running_loop().call_soon(self._go_on, _Hold.TURN)
+            self._read_in_turn, self._out_of_turn = 0, True
+            self._stop_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._out_of_turn = False
+        self.resume()
 
     def _head_updated(self, nbytes: int) -> None:
         self._filled += nbytes
@@ -411,10 +402,12 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         if verdict is Verdict.REFUSE or offset > length:
             self._fail(Malformed(f"a vector of {length} bytes from {offset} on, which no member of this network sends"))
         elif verdict is Verdict.WAIT:
-            self._hold(_Hold.VERDICT)
+            self.waits = True
+            self._stop_reading()
         else:
+            self.waits = False
             self._begin_body(verdict, digest, length, offset)
-            self._go_on(_Hold.VERDICT)
+            self.resume()
 
     def _begin_body(self, verdict: Verdict, digest: Digest, length: int, offset: int) -> None:
         self._left, self._filled = length - offset, 0
