@@ -151,8 +151,8 @@ def tally(network: Network) -> Tally:
         rounds, q = exchange.sub_rounds(last), network.committee.echo_quorum
         echoed = exchange.broadcast == "signed-echo"
         slots += rounds
-        signed += rounds * (1 + n if echoed else 1)
-        checked += rounds * (n - 1 + (q - 1 + (n - 1) * (2 * q - 1) // 2 if echoed else 0))
+        signed += rounds * (n if echoed else 1)
+        checked += rounds * (n - 1 + (q - 1 + (n - 1) * (2 * q - 3) // 2 if echoed else 0))
         flushes += rounds * (1 if exchange.broadcast == "plain" else n)
         waits += rounds * (1 if exchange.broadcast == "plain" else 2)
     vectors = slots * (n - 1) * ARRAYS[network.recipe.dtype].itemsize * network.length

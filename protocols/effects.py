@@ -42,7 +42,8 @@ class Certificate(_Shown):
 
     Args:
         signed: the header.
-        echoes: (member, signature on `header.echo()`), members strictly increasing.
+        echoes: (member, signature on `header.echo()`), members strictly increasing; never the origin's, whose header
+            vouches.
     """
 
     echoes: tuple[tuple[PeerId, Signature], ...]

@@ -77,7 +77,9 @@ def echo(member, of):
 
 
 def certificate(of, members):
-    return Certificate(of, tuple((PeerId(member), echo(member, of).signature) for member in members))
+    """Of these members who vouch, in this order; the origin does so by its header."""
+    others = [PeerId(member) for member in members if member != of.header.origin]
+    return Certificate(of, tuple((member, echo(member, of).signature) for member in others))
 
 
 def ready(of):

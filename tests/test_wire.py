@@ -98,7 +98,7 @@ def messages():
     return {
         "Proposal": Proposal(signed()),
         "Echo": Echo(SLOT, PeerId(0), echo(1)),
-        "Certificate": Certificate(signed(), ((PeerId(0), echo(0)), (PeerId(1), echo(1)))),
+        "Certificate": Certificate(signed(), ((PeerId(1), echo(1)),)),
         "Sighting": Sighting(signed()),
         "Want": Want(SLOT, digest, 4),
         "Finished": Finished(),
@@ -124,11 +124,8 @@ def test_what_is_signed_is_what_the_page_shows_and_its_signatures_hold():
     assert header().echo().statement == example("statement of an echo")
     assert signed().signature == example("signature of member 0 on the proposal")
     keys = KeyRing([one.public_key for one in IDENTITIES])
-    for member in (0, 1):
-        assert echo(member) == example(f"signature of member {member} on the echo")
-        assert keys(
-            PeerId(member), example("statement of an echo"), example(f"signature of member {member} on the echo")
-        )
+    assert echo(1) == example("signature of member 1 on the echo")
+    assert keys(PeerId(1), example("statement of an echo"), example("signature of member 1 on the echo"))
 
 
 @pytest.mark.parametrize("name", [kind.__name__ for kind in get_args(WireMessage)])

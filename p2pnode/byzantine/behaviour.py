@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from p2pnode.byzantine import ON_THE_PROTOCOL, check_attacks, parse
-from p2pnode.byzantine.forgery import Sign, echo_of, forgeries, slander
+from p2pnode.byzantine.forgery import Sign, echo_of, forgeries, slander, stretched
 from p2pnode.byzantine.schemes import Scheme, scheme_of
 from p2pnode.byzantine.vectors import Situation, reflection
 from p2pnode.genesis import Genesis
@@ -37,6 +37,7 @@ from protocols.effects import (
     Certificate,
     Deliver,
     DigestEcho,
+    Echo,
     Effect,
     Evidence,
     Hello,
@@ -129,6 +130,7 @@ class Liar:
         self._seen: dict[Slot, dict[PeerId, Digest]] = {}
         self._lies: dict[Slot, list[Lie]] = {}
         self._abetted: dict[Slot, set[Header]] = {}
+        self._made_up: SignedHeader | None = None
         self._kept_back: dict[tuple[Slot, PeerId, Digest], Header] = {}
         self._words: deque[Message] = deque(maxlen=HEARD_MAX)
 
@@ -148,6 +150,8 @@ class Liar:
             self._note(event.message)
             self._words.append(event.message)
             out += self._abet(event.message)
+            if isinstance(event.message, Echo):
+                out += self._stretch(event.sender, event.message)
             if not isinstance(event.message, Report) and event.message.origin == self._me:
                 out += self._answer(event.sender, event.message)
         out += [part for effect in self._node.handle(event) for part in self._tamper(effect)]
@@ -405,12 +409,21 @@ class Liar:
         digest = digest_of(vector)
         self._vectors.put(slot, digest, vector)
         mine = self._party.header(self._me, slot, digest)
+        self._made_up = SignedHeader(mine, self._sign(mine.proposal().statement))
         out: list[NodeEffect] = [Stream(mine, peer) for peer in self._some(self._peers)]
         for peer in self._peers:
             words = forgeries(self._party, mine, self._sign, self._random, self._node.recipe, self._node.steps)
             out += [Send(peer, word) for word in words if self._random.random() < TOLD]
             out.append(Send(peer, slander(self._party, mine, self._sign, digest[peer % len(digest)])))
         return out
+
+    def _stretch(self, sender: PeerId, echo: Echo) -> list[NodeEffect]:
+        """Of an echo of what was made up, if it is one, certificates to some peers."""
+        made_up = self._made_up
+        if made_up is None or (echo.slot, echo.origin) != (made_up.header.slot, self._me):
+            return []
+        words = stretched(made_up, (sender, echo.signature), self._sign, self._party.committee.echo_quorum)
+        return [Send(peer, word) for peer in self._peers for word in words]
 
 
 def liar(

@@ -33,6 +33,7 @@ def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Re
     nowhere = SignedHeader(party.header(me, _nowhere(slot, random, recipe, steps), mine.digest), junk)
     return [
         Proposal(signed),
+        Certificate(signed, ()),
         Certificate(signed, (own,)),
         Certificate(signed, (own,) * committee.echo_quorum),
         Certificate(signed, others),
@@ -49,6 +50,19 @@ def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Re
         Report(slot, (me,)),
         Report(slot, committee.members[::-1]),
     ]
+
+
+def stretched(signed: SignedHeader, echo: tuple[PeerId, Signature], sign: Sign, quorum: int) -> list[Certificate]:
+    """Certificates of the liar's own header for which one other member's echo must do.
+
+    Args:
+        signed: the header.
+        echo: who echoed it, and the signature.
+        sign: signs as the liar.
+        quorum: how many would have to vouch.
+    """
+    own = (signed.header.origin, echo_of(signed, sign).signature)
+    return [Certificate(signed, (echo,) * (quorum - 1)), Certificate(signed, tuple(sorted((own, echo))))]
 
 
 def slander(party: Party, mine: Header, sign: Sign, which: int) -> Evidence:

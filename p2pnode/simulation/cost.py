@@ -70,7 +70,7 @@ def _words(scenario: Scenario, exchange: Exchange, slot: Slot) -> list[tuple[Mes
     signed = SignedHeader(Header(bytes(NETWORK_BYTES), me, slot, scenario.recipe.dtype, 1, digest), signature)
     words: list[tuple[Message, int]] = [(Proposal(signed), n - 1)]
     if exchange.broadcast == "signed-echo":
-        echoes = tuple((member, signature) for member in committee.members[: committee.echo_quorum])
+        echoes = tuple((member, signature) for member in committee.members[1 : committee.echo_quorum])
         words += [(Echo(slot, me, signature), n - 1), (Certificate(signed, echoes), n - 1)]
     if exchange.broadcast == "reliable":
         words += [(DigestEcho(signed), n * (n - 1)), (Ready(slot, me, digest), n * (n - 1))]

@@ -96,7 +96,7 @@ def mix_of(effects):
 def test_what_names_more_members_than_there_are_is_its_senders_fault_and_does_not_wait(slot):
     listener = node(kind="reliable")
     one = signed(3, digest("a"), slot)
-    for word in (certificate(one, [0, 1, 2, 3, 0]), report(0, 1, 2, 3, 1023, slot=slot)):
+    for word in (certificate(one, [0, 1, 2, 0, 1]), report(0, 1, 2, 3, 1023, slot=slot)):
         assert listener.handle(Received(3, word)) in ([Accuse(3, Fault.MALFORMED)], [])
     assert listener.footprint[1] == 0
     listener.handle(Received(3, certificate(one, [0, 1, 2, 3])))

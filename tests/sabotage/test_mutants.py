@@ -192,6 +192,18 @@ def accepts_repeated_signers(patch):
     patch.setattr(protocols.signed_echo, "pairwise", lambda members: ())
 
 
+def lets_the_origin_vouch_twice(patch):
+    holds = SignedEcho._holds
+
+    def lax(self, certificate):
+        echoes = tuple(one for one in certificate.echoes if one[0] != self.origin)
+        with pytest.MonkeyPatch.context() as fewer:
+            off("echo_quorum", -(len(echoes) < len(certificate.echoes)))(fewer)
+            return holds(self, replace(certificate, echoes=echoes))
+
+    patch.setattr(SignedEcho, "_holds", lax)
+
+
 def accepts_short_certificates(patch):
     holds = SignedEcho._holds
 
@@ -474,8 +486,9 @@ MUTANTS = {
     "forgets the first header": Mutant(
         forgets_the_first_header, simulated("trimmed", 5, "equivocate"), "consistency", 100
     ),
-    "accepts repeated signers": Mutant(
-        accepts_repeated_signers, simulated("signed-echo", 4, "forge"), "consistency", 5
+    "accepts repeated signers": Mutant(accepts_repeated_signers, simulated("trimmed", 5, "forge"), "consistency", 150),
+    "lets the origin vouch twice": Mutant(
+        lets_the_origin_vouch_twice, simulated("signed-echo", 4, "forge"), "consistency", 300
     ),
     "accepts short certificates": Mutant(
         accepts_short_certificates, simulated("trimmed", 5, "forge"), "consistency", 20
