@@ -159,9 +159,10 @@ class SignedEcho(Broadcast):
         return out + self._complete()
 
     def _complete(self) -> list[Effect]:
-        """Deliver; where the bytes are missing, after a crash even one's own, ask those who vouch."""
+        """Deliver; where the bytes are missing, after a crash even one's own, ask those who vouch; the origin last, as
+        it sends them already."""
         assert self.certificate is not None
-        vouching = (self.origin, *(member for member, _ in self.certificate.echoes))
+        vouching = (*(member for member, _ in self.certificate.echoes), self.origin)
         return self._deliver() or self._fetch(tuple(member for member in vouching if member != self.party.me))
 
     def _fetch(self, holders: tuple[PeerId, ...]) -> list[Effect]:

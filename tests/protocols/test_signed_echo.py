@@ -71,9 +71,9 @@ def test_validity_a_certified_header_is_delivered():
     assert broadcast.done
 
 
-def test_availability_the_bytes_of_a_certified_header_are_fetched_from_who_echoed():
+def test_availability_the_bytes_of_a_certified_header_are_fetched_from_who_vouches():
     broadcast = at(2)
-    assert broadcast.handle(3, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (0, 1))]
+    assert broadcast.handle(3, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (1, 0))]
     assert broadcast.handle(0, VOUCHED) == []
     assert broadcast.arrived(A) == [Deliver(ONE.header)]
 
@@ -142,7 +142,7 @@ def test_a_certified_header_is_delivered_although_another_came_first():
     broadcast.arrived(B)
     assert broadcast.handle(0, VOUCHED) == [
         Accuse(0, Fault.EQUIVOCATED, proof(ONE, OTHER)),
-        Fetch(ONE.header, (0, 1, 2)),
+        Fetch(ONE.header, (1, 2, 0)),
     ]
     assert broadcast.handle(1, certificate(OTHER, [0, 1, 2])) == []
     assert broadcast.arrived(A) == [Deliver(ONE.header)]
@@ -193,7 +193,7 @@ def test_a_certificate_that_does_not_hold_is_accused_once_and_changes_nothing(ba
     broadcast = at(3)
     assert broadcast.handle(2, bad) == [Accuse(2, Fault.MALFORMED)]
     assert broadcast.handle(2, bad) == []
-    assert broadcast.handle(0, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (0, 1, 2))]
+    assert broadcast.handle(0, VOUCHED) == [Expect(ONE.header), Fetch(ONE.header, (1, 2, 0))]
 
 
 def test_who_echoes_to_another_than_the_origin_is_accused():
