@@ -28,7 +28,7 @@ TAKING = 30.0
 SETTLING = 140.0
 """What a step takes besides, likewise: hand-offs between threads, history, log, status and checkpoints."""
 
-CARRYING = 1.25
+CARRYING = 1.7
 """What a byte of a vector takes that comes to one of many, to what it takes on a bare connection, likewise."""
 
 ON_A_LINK = 1.14
