@@ -408,9 +408,9 @@ class Liar:
         vector = narrow(self._random.random() * np.ones(self._vectors.length, np.float32), self._party.dtype)
         digest = digest_of(vector)
         self._vectors.put(slot, digest, vector)
-        mine = self._party.header(self._me, slot, digest)
-        self._made_up = SignedHeader(mine, self._sign(mine.proposal().statement))
-        out: list[NodeEffect] = [Stream(mine, peer) for peer in self._some(self._peers)]
+        header = self._party.header(self._me, slot, digest)
+        self._made_up = mine = SignedHeader(header, self._sign(header.proposal().statement))
+        out: list[NodeEffect] = [Stream(header, peer) for peer in self._some(self._peers)]
         for peer in self._peers:
             words = forgeries(self._party, mine, self._sign, self._random, self._node.recipe, self._node.steps)
             out += [Send(peer, word) for word in words if self._random.random() < TOLD]

@@ -6,37 +6,38 @@ from random import Random
 from p2pnode.recipe import Recipe
 from protocols.effects import Certificate, DigestEcho, Echo, Evidence, Message, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
-from protocols.header import SIGNATURE_BYTES, Header, PeerId, Signature, SignedHeader, Slot
+from protocols.header import SIGNATURE_BYTES, PeerId, Signature, SignedHeader, Slot
 from protocols.protocol import Party
 
 Sign = Callable[[bytes], Signature]
 """Signs a statement as one member."""
 
 
-def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Recipe, steps: int) -> list[Message]:
+def forgeries(
+    party: Party, mine: SignedHeader, sign: Sign, random: Random, recipe: Recipe, steps: int
+) -> list[Message]:
     """One word of each kind that must convince nobody.
 
     Args:
         party: whom the liar is.
-        mine: a header of the liar's own, for a vector that it holds.
+        mine: the liar's own header and signature, for a vector that it holds.
         sign: signs as the liar.
         random: draws the victim in whose name some are made, and what is no digest or signature of anything.
         recipe, steps: to speak of a slot that does not exist.
     """
-    me, slot, committee = party.me, mine.slot, party.committee
+    me, slot, digest, committee = party.me, mine.header.slot, mine.header.digest, party.committee
     victim = PeerId(random.choice([member for member in committee.members if member != me] or [me]))
     junk = random.randbytes(SIGNATURE_BYTES)
-    signed = SignedHeader(mine, sign(mine.proposal().statement))
-    own = (me, echo_of(signed, sign).signature)
+    own = (me, echo_of(mine, sign).signature)
     others = tuple((member, junk) for member in committee.members[: committee.echo_quorum])
-    stolen = SignedHeader(party.header(victim, slot, mine.digest), junk)
-    nowhere = SignedHeader(party.header(me, _nowhere(slot, random, recipe, steps), mine.digest), junk)
+    stolen = SignedHeader(party.header(victim, slot, digest), junk)
+    nowhere = SignedHeader(party.header(me, _nowhere(slot, random, recipe, steps), digest), junk)
     return [
-        Proposal(signed),
-        Certificate(signed, ()),
-        Certificate(signed, (own,)),
-        Certificate(signed, (own,) * committee.echo_quorum),
-        Certificate(signed, others),
+        Proposal(mine),
+        Certificate(mine, ()),
+        Certificate(mine, (own,)),
+        Certificate(mine, (own,) * committee.echo_quorum),
+        Certificate(mine, others),
         Certificate(stolen, others),
         Proposal(stolen),
         Sighting(stolen),
@@ -44,8 +45,8 @@ def forgeries(party: Party, mine: Header, sign: Sign, random: Random, recipe: Re
         Proposal(nowhere),
         Echo(slot, victim, sign(stolen.header.echo().statement)),
         Echo(slot, me, junk),
-        Ready(slot, victim, mine.digest),
-        Ready(slot, me, junk[: len(mine.digest)]),
+        Ready(slot, victim, digest),
+        Ready(slot, me, junk[: len(digest)]),
         Report(slot, committee.members),
         Report(slot, (me,)),
         Report(slot, committee.members[::-1]),
@@ -65,23 +66,22 @@ def stretched(signed: SignedHeader, echo: tuple[PeerId, Signature], sign: Sign, 
     return [Certificate(signed, (echo,) * (quorum - 1)), Certificate(signed, tuple(sorted((own, echo))))]
 
 
-def slander(party: Party, mine: Header, sign: Sign, which: int) -> Evidence:
+def slander(party: Party, mine: SignedHeader, sign: Sign, which: int) -> Evidence:
     """A proof that proves nothing, of one kind or another, against another member or oneself.
 
     Args:
         party, mine, sign: as in `forgeries`.
         which: chooses the kind and the victim.
     """
-    me, slot, members = party.me, mine.slot, party.committee.members
+    me, slot, digest, members = party.me, mine.header.slot, mine.header.digest, party.committee.members
     victim = members[(me + 1 + which // 4) % len(members)]
-    signed = SignedHeader(mine, sign(mine.proposal().statement))
-    other = party.header(me, slot, mine.digest[::-1])
-    later = party.header(me, Slot(slot.step + 1), mine.digest)
-    names = (party.header(victim, slot, mine.digest), party.header(victim, slot, mine.digest[::-1]))
+    other = party.header(me, slot, digest[::-1])
+    later = party.header(me, Slot(slot.step + 1), digest)
+    names = (party.header(victim, slot, digest), party.header(victim, slot, digest[::-1]))
     kinds = (
-        Equivocation(signed, signed),
-        Equivocation.of(signed, SignedHeader(later, sign(later.proposal().statement))),
-        Equivocation.of(signed, SignedHeader(other, signed.signature)),
+        Equivocation(mine, mine),
+        Equivocation.of(mine, SignedHeader(later, sign(later.proposal().statement))),
+        Equivocation.of(mine, SignedHeader(other, mine.signature)),
         Equivocation.of(*(SignedHeader(name, sign(name.proposal().statement)) for name in names)),
     )
     return Evidence(kinds[which % 4] if victim != me else kinds[which % 3])

@@ -24,7 +24,7 @@ from protocols.effects import (
     Send,
 )
 from protocols.faults import Fault
-from protocols.header import Slot
+from protocols.header import SignedHeader, Slot
 from tests import ideal
 
 LIAR = 3
@@ -41,10 +41,14 @@ def sign(statement):
     return ideal.sign(LIAR, statement)
 
 
+def own(party, slot):
+    header = party.header(party.me, slot, LIE)
+    return SignedHeader(header, ideal.sign(party.me, header.proposal().statement))
+
+
 def words(kind, seed, slot=ideal.FIRST, n=4, me=LIAR):
     party = ideal.party(me, n)
-    mine = party.header(party.me, slot, LIE)
-    return forgeries(party, mine, sign, Random(seed), recipe(kind), STEPS)
+    return forgeries(party, own(party, slot), sign, Random(seed), recipe(kind), STEPS)
 
 
 class Listener:
@@ -190,8 +194,7 @@ def test_some_words_speak_in_a_victims_name_and_some_of_a_slot_that_does_not_exi
 def test_a_liar_alone_has_no_victim_but_itself():
     assert {word.origin for word in words("reliable", 0, n=2, me=0) if isinstance(word, Proposal)} == {0, 1}
     party = ideal.party(0, 1, 0)
-    mine = party.header(0, Slot(0), LIE)
-    made_up = forgeries(party, mine, sign, Random(0), recipe("reliable"), STEPS)
+    made_up = forgeries(party, own(party, Slot(0)), sign, Random(0), recipe("reliable"), STEPS)
     assert {word.origin for word in made_up if isinstance(word, Proposal)} == {0}
 
 
@@ -203,7 +206,7 @@ def test_the_same_seed_forges_the_same():
 @pytest.mark.parametrize(("n", "me", "kinds"), [(4, LIAR, 4), (1, 0, 3)])
 def test_a_slander_convicts_nobody_and_is_the_liars_fault(n, me, kinds):
     party = ideal.party(me, n, 0)
-    mine = party.header(party.me, ideal.FIRST, LIE)
+    mine = own(party, ideal.FIRST)
     made_up = [slander(party, mine, lambda statement: ideal.sign(me, statement), which) for which in range(256)]
     assert len(set(made_up)) >= kinds
     assert {word.proof.accused for word in made_up} == set(range(n))
