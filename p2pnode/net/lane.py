@@ -281,8 +281,7 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         self._left = 0
         self._read_in_turn = 0
         self._out_of_turn = False
-        self.waits = False
-        """Whether the next vector waits until it is welcome."""
+        self._waits = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -366,11 +365,11 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
 
     def retry(self) -> None:
         """What was told to wait may be welcome now."""
-        if self.waits:
+        if self._waits:
             self._admit()
 
     def resume(self) -> None:
-        if not (self.waits or self._out_of_turn):
+        if not (self._waits or self._out_of_turn):
             super().resume()
 
     def _count_turn(self, nbytes: int) -> None:
@@ -402,10 +401,10 @@ class BulkLane(Lane, asyncio.BufferedProtocol):
         if verdict is Verdict.REFUSE or offset > length:
             self._fail(Malformed(f"a vector of {length} bytes from {offset} on, which no member of this network sends"))
         elif verdict is Verdict.WAIT:
-            self.waits = True
+            self._waits = True
             self._stop_reading()
         else:
-            self.waits = False
+            self._waits = False
             self._begin_body(verdict, digest, length, offset)
             self.resume()
 

@@ -157,11 +157,6 @@ class Link:
     def up(self) -> bool:
         return len(self.lanes) == len(_LANES) and not self.down.is_set()
 
-    @property
-    def waits(self) -> bool:
-        """Whether a vector waits in it until it is welcome."""
-        return self.up and self.bulk.waits
-
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()
@@ -326,7 +321,7 @@ class Mesh:
     def retry(self) -> None:
         """Vectors that were told to wait may be welcome now."""
         for link in self._links.values():
-            if link.waits:
+            if link.up:
                 link.bulk.retry()
 
     def close(self, peer: PeerId, reason: BaseException) -> None:
