@@ -32,7 +32,8 @@ SAMPLED_MAX = 2048
 is."""
 
 LOOK_MAX_S = 0.1
-"""A look that took longer counts as this long: a process that was stopped in one would look away for hours."""
+"""No more than so long is ever still to be made up for: a process that was stopped in a look would look away for
+hours."""
 
 RECENT_MAX = 512
 """Steps kept whole, and older ones kept at most; of measurements as many."""
@@ -232,33 +233,40 @@ class History:
             kept: the rows that have a part in it.
             loss: of the node's last batch.
         """
-        slot, peers = gathered.slot, [peer for peer, _ in gathered.values]
+        slot, began = gathered.slot, self._lap()
         if slot.sub_round:
             return
+        peers = [peer for peer, _ in gathered.values]
         distance, left_out = np.full((2, len(self._names)), np.nan)
-        looks = self._affords(slot)
+        looks = self._affords(slot, began)
         if looks:
-            began = self._lap()
             rule = self._exchanges[slot.exchange].rule if self._me in peers else "median"  # as `mix_gathered` does
             distance[peers], left_out[peers] = self._look(rule, rows, mixture, kept)
-            self._looks_again_at += min(self._lap() - began, LOOK_MAX_S) / self._time_share
         with self._lock:
             if self._under_way != slot.step:
                 self._under_way, self._views = slot.step, {}
             self._views[slot.exchange] = View(frozenset(peers), looks, distance, left_out, set())
             self._loss = loss
+        self._make_up_for(began)
 
-    def _affords(self, slot: Slot) -> bool:
+    def _affords(self, slot: Slot, now: float) -> bool:
         """Whether to look at this step's vectors: at those of all its exchanges or of none, else it would be the same
         exchange's each time. Time in which there was nothing to look at is not saved up."""
         if self._time_share == 0:
             return False
         if slot.exchange == 0:
-            now = self._lap()
             self._looks = now >= self._looks_again_at
             if self._looks:
                 self._looks_again_at = now
         return self._looks
+
+    def _make_up_for(self, began: float) -> None:
+        """What was spent since then, with or without a look, puts off the next look until it is in its share."""
+        if self._time_share == 0:
+            return
+        now = self._lap()
+        again_at = self._looks_again_at + (now - began) / self._time_share
+        self._looks_again_at = min(again_at, now + LOOK_MAX_S / self._time_share)
 
     def _look(
         self, rule: str, rows: Sequence[Announced], mixture: NDArray[np.float32], kept: Collection[int]

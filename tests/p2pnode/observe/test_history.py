@@ -239,6 +239,28 @@ def test_looking_takes_no_more_than_its_share_however_short_steps_are(recipe, st
     assert [step["exchanges"][0]["looked"] for step in history.told(100)["steps"]] == [True, False, False]
 
 
+@pytest.mark.parametrize(("step_s", "every"), [(0.11, 1), (0.3, 1), (0.06, 100)])
+def test_all_that_is_done_of_a_mixture_counts_and_not_the_look_alone(step_s, every):
+    """Each takes 1 ms though looks take nothing: where that is more than a share of a step, there is no second look."""
+    took = Time(0.0)
+
+    class Slow:
+        def __init__(self, step):
+            self.slot = Slot(step)
+
+        @property
+        def values(self):
+            took.now += 0.001
+            return gathered(range(7)).values
+
+    history, rows = a_history(length=20, time_share=0.01, lap=lambda: took.now), vectors(7, 20)
+    took.watch(history)
+    for step in range(100):
+        history.mixed(Slow(step), rows.numpy(), rows[0].numpy(), range(7), 0.5)
+        took.now += step_s
+    assert len(took.looks) == 100 // every
+
+
 def test_a_process_that_was_stopped_in_a_look_looks_again_in_seconds():
     took = Time(3600.0)
     history, rows = a_history(length=20, time_share=0.01, lap=lambda: took.now), vectors(7, 20)
