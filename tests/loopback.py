@@ -12,6 +12,10 @@ from p2pnode.testnet import free_ports
 PATIENCE_S = 30.0
 """For what takes milliseconds on an idle machine; only a failing test waits so long."""
 
+SETTINGS = {"device": "cpu", "threads": 1, "reconnect_s": 0.2, "linger_s": 10.0}
+"""Of nodes, unless told otherwise: deadlines are short, and where there is a GPU it stands by, for only on a CPU are
+the vectors that tests compare equal to the last bit."""
+
 
 def found_network(
     folder: Path,
@@ -24,7 +28,7 @@ def found_network(
     **settings,
 ) -> tuple[Genesis, list[Home]]:
     """The homes of a network of `nodes` on free ports, that learns digits and keeps its deadlines short."""
-    settings = {"threads": 1, "reconnect_s": 0.2, "linger_s": 10.0, **settings}
+    settings = {**SETTINGS, **settings}
     places = [Place(f"node{i}", f"127.0.0.1:{port}", settings) for i, port in enumerate(free_ports(nodes))]
     values = {
         "f": f,

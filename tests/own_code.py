@@ -10,6 +10,7 @@ from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.init import Place, found
 from p2pnode.testnet import free_ports
+from tests.loopback import SETTINGS
 
 CODE = """
 import torch
@@ -55,7 +56,7 @@ def found_own(
 ) -> tuple[Genesis, list[Home]]:
     """The homes of a network on free ports that learns the task, or the model, of that name."""
     proposal = propose(text, None, 0, None)
-    settings = {"threads": 1, "reconnect_s": 0.2, "linger_s": 10.0, "task": proposal.source, **settings}
+    settings = {**SETTINGS, "task": proposal.source, **settings}
     places = [Place(f"node{i}", f"127.0.0.1:{port}", settings) for i, port in enumerate(free_ports(nodes))]
     training = {"task": proposal.defaults.name, "steps": steps, "local_batch": 16, "momentum": 0.9, "lr": 0.5}
     values = {"f": f, "recipe": {}, "training": {**training, "model": proposal.model}}

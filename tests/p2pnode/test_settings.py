@@ -90,7 +90,7 @@ def test_a_value_that_cannot_be_shown_is_still_refused_with_its_key():
     assert len(refusal(ratio="x" * 10**6)) < 200
     assert "leaves = a int too large to show" in refusal(leaves=1 << 40_000)
     deep = []
-    for _ in range(5000):
+    for _ in range(100_000):
         deep = [deep]
     assert "ratio = a list too large to show" in refusal(ratio=deep)
 

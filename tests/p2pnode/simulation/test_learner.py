@@ -151,7 +151,7 @@ def training(recipe="trimmed"):
 def trainer(momentum, *, grows):
     task, defaults = build("digits", None), TASKS["digits"]
     part = partition(task.data.train_y, NODE, NODES, SEED, None)
-    options = (defaults.local_batch, momentum, defaults.lr, defaults.lr_decay_every)
+    options = (defaults.local_batch, momentum, defaults.lr, defaults.lr_decay_every, "cpu")
     return Trainer(task, part, SEED, NODE, *options, batch_grows=grows)
 
 
