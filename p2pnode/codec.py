@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from p2pnode.errors import Malformed, NonCanonical
+from p2pnode.joint import LENGTHS
 from protocols.committee import MEMBERS_MAX
 from protocols.effects import (
     Certificate,
@@ -34,12 +35,13 @@ from protocols.header import (
     Digest,
     Header,
     PeerId,
+    Signature,
     SignedHeader,
     Slot,
 )
 
 MESSAGE_BYTES_MAX = 128 * 1024
-"""Largest message: a certificate of `MEMBERS_MAX` echoes takes 70 bytes an echo."""
+"""Largest message: a certificate takes 70 bytes an echo, and in networks of `joint.MEMBERS_MAX` at most 327."""
 
 HELD_MAX = MEMBERS_MAX
 """Vectors that a `Holding` names, of each kind; what is left out is sent again."""
@@ -193,7 +195,7 @@ def _unpack(data: bytes | memoryview) -> Any:  # noqa: ANN401  anything a peer c
             use_list=False,
             raw=False,
             max_array_len=MEMBERS_MAX,
-            max_bin_len=SIGNATURE_BYTES,
+            max_bin_len=max(LENGTHS),
             max_str_len=0,
             max_map_len=0,
             max_ext_len=0,
@@ -209,7 +211,7 @@ def _message(value: Any) -> WireMessage:  # noqa: ANN401
         case (_Tag.PROPOSAL, signed):
             return Proposal(_signed(signed))
         case (_Tag.ECHO, slot, origin, signature):
-            return Echo(_slot(slot), _member(origin), _bytes(signature, SIGNATURE_BYTES))
+            return Echo(_slot(slot), _member(origin), _echo_signature(signature))
         case (_Tag.CERTIFICATE, signed, echoes):
             return Certificate(_signed(signed), _echoes(echoes))
         case (_Tag.SIGHTING, signed):
@@ -253,7 +255,13 @@ def _echoes(value: Any) -> tuple[tuple[PeerId, bytes], ...]:  # noqa: ANN401
     if not isinstance(value, tuple):
         raise Malformed("a certificate's echoes are an array")
     pairs = [_array(pair, 2) for pair in value]
-    return tuple((_member(member), _bytes(signature, SIGNATURE_BYTES)) for member, signature in pairs)
+    return tuple((_member(member), _echo_signature(signature)) for member, signature in pairs)
+
+
+def _echo_signature(value: Any) -> Signature:  # noqa: ANN401
+    if not isinstance(value, bytes) or len(value) not in LENGTHS:
+        raise Malformed(f"an echo's signature has {SIGNATURE_BYTES} bytes, or a joint one's: up to {max(LENGTHS)}")
+    return value
 
 
 def _members(value: Any) -> tuple[PeerId, ...]:  # noqa: ANN401

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ import torch
 
 from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
+from p2pnode.arrivals import Arrivals
 from p2pnode.assignment import enrolled
 from p2pnode.checkers import Checkers
 from p2pnode.codec import Finished, Holding, Want, WireMessage
@@ -32,6 +33,7 @@ from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ahead, Ask, KeyRing, unasked
+from p2pnode.joint import MEMBERS_MAX, TOGETHER_MIN
 from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Evaluation
@@ -246,6 +248,7 @@ class Driver:
         whereabouts = Whereabouts(self.genesis)
         self._announcer = self._announcer_of(whereabouts) if self.config.discovery == "mdns" else None
         self._mesh = Mesh(self.me, home, self.genesis, self.config, self, log, identity, whereabouts)
+        self._arrivals = Arrivals(self.recipe, self.genesis.committee)
         self._courier = Courier(self.vectors, self._mesh.unfinished)
         self._names = [member.name for member in self.genesis.members]
         self._history = History(
@@ -403,6 +406,7 @@ class Driver:
         events, self._inbox = self._inbox, []
         self._unread.clear()
         await self._checkers.verify_ahead(events, self.node)
+        self._sign_ahead(events)
         with self._phases.during("talk"):
             effects = [effect for event in events for effect in self._conversation.handle(event)]
             self._lookout.note(time.monotonic())
@@ -418,6 +422,13 @@ class Driver:
             for peer, want in self._courier.due():
                 self._ask(peer, want)
             self._mesh.retry()
+
+    def _sign_ahead(self, events: Iterable[Event]) -> None:
+        """Sign together what the node will sign of the vectors that came together."""
+        claims = [claim for event in events if isinstance(event, Arrived) for claim in self.node.claims(event.digest)]
+        if len(claims) >= TOGETHER_MIN and self.genesis.committee.n <= MEMBERS_MAX:
+            with self._phases.during("signatures"):
+                self._signer.sign_together(claims)
 
     def _regulate(self, peer: PeerId) -> None:
         """Take no more of a peer than the node has got to, and than may wait in it."""
@@ -481,8 +492,10 @@ class Driver:
             case Expect(header):
                 self._expect(header)
             case Fetch(header, holders):
-                self._expect(header)
-                self._spawn(self._fetch(header, holders))
+                if self.vectors.expect(header):
+                    self._post(Arrived(header.digest))
+                else:
+                    self._spawn(self._fetch(header, holders))
             case Accuse():
                 self._accuse(effect)
             case Train(step):
@@ -510,6 +523,7 @@ class Driver:
                 self._adopt(step, digest)
             case Release(before, own):
                 self.vectors.window(before, own, self.node.horizon, self.node.position)
+                self._arrivals.forget(own)
                 self._courier.moved()
                 for peer in self._mesh.connected:
                     self._regulate(peer)
@@ -571,8 +585,21 @@ class Driver:
             self._mesh.stream(parcel.to, parcel.slot, parcel.digest, parcel.vector, parcel.offset)
 
     def _expect(self, header: Header) -> None:
+        self._arrivals.expect(header)
         if self.vectors.expect(header):
-            self._post(Arrived(header.digest))
+            self._arrived(header.digest)
+
+    def _arrived(self, digest: Digest) -> None:
+        """Tell the node of it, now or with others of its slot."""
+        told, held_in = self._arrivals.came(digest)
+        for one in told:
+            self._post(Arrived(one))
+        for slot in held_in:
+            asyncio.get_running_loop().call_later(self._lookout.deadline(slot), self._let_go, slot)
+
+    def _let_go(self, slot: Slot) -> None:
+        for digest in self._arrivals.release(slot):
+            self._post(Arrived(digest))
 
     async def _fetch(self, header: Header, holders: tuple[PeerId, ...]) -> None:
         """Ask one holder after another, each after a pause in which the bytes may come by themselves: as long as values
@@ -714,7 +741,7 @@ class Driver:
         self._vectors_of[peer] += 1
         self._mesh.unfinished.drop(digest)
         if self.vectors.take(digest, vector.view(self.vectors.array)):
-            self._post(Arrived(digest))
+            self._arrived(digest)
         else:
             self._log.info("vector not finite", peer=self._name(peer))
             self._post(Unusable(digest))

@@ -39,7 +39,7 @@ from protocols.effects import (
     Send,
 )
 from protocols.faults import Equivocation, Fault
-from protocols.header import Digest, PeerId, Slot
+from protocols.header import Claim, Digest, PeerId, Slot
 from protocols.protocol import Party
 
 RETAINED_STEPS_MAX = 64
@@ -49,8 +49,8 @@ DEFERRED_MAX = 1024
 """Messages about later slots that wait for one peer, a long one counting as several; the driver then stops reading from
 it. What it had taken of that peer before it stopped still joins them."""
 
-_PARTS_OF_ONE = 64
-"""Signatures, or members, in a message that counts as one."""
+_PARTS_OF_ONE = 32
+"""Signatures, or members, in a message that counts as one: some 10 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +283,11 @@ class Node:
         if self.party.committee.n < _PARTS_OF_ONE:  # none of them is long
             return len(waiting)
         return sum(1 + _parts(message) // _PARTS_OF_ONE for message in waiting)
+
+    def claims(self, digest: Digest) -> list[Claim]:
+        """What will be signed if the bytes of `digest` come next, as in `Protocol.claims`."""
+        keys = sorted(self._awaited.get(digest, ()))
+        return [claim for key in keys if key in self._agreements for claim in self._agreements[key].claims(digest)]
 
     def handle(self, event: Event) -> list[NodeEffect]:
         """What follows from an event, in order."""

@@ -17,7 +17,7 @@ from protocols.effects import Deliver, Effect, Gathered, Message, Mix
 from protocols.errors import UsageError
 from protocols.faults import Fault
 from protocols.gather import Gather
-from protocols.header import Digest, PeerId, Slot
+from protocols.header import Claim, Digest, PeerId, Slot
 from protocols.protocol import Party, Protocol
 
 
@@ -80,6 +80,9 @@ class Agreement(Protocol[Digest, Message]):
 
     def arrived(self, digest: Digest) -> list[Effect]:
         return self._harvest([e for gather in self._gathers for e in gather.arrived(digest)])
+
+    def claims(self, digest: Digest) -> list[Claim]:
+        return [claim for gather in self._gathers for claim in gather.claims(digest)]
 
     def unusable(self, digest: Digest) -> list[Effect]:
         return [e for gather in self._gathers for e in gather.unusable(digest)]

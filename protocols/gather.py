@@ -31,7 +31,7 @@ from protocols.broadcast import Broadcast
 from protocols.effects import Deliver, Effect, Gathered, Message, Report, Send
 from protocols.errors import UsageError
 from protocols.faults import Fault
-from protocols.header import Digest, Header, PeerId, Slot
+from protocols.header import Claim, Digest, Header, PeerId, Slot
 from protocols.protocol import Party, Protocol
 
 
@@ -97,6 +97,9 @@ class Gather(Protocol[Digest, Message]):
         if self.done:
             return []
         return self._harvest([e for broadcast in self._broadcasts.values() for e in broadcast.arrived(digest)])
+
+    def claims(self, digest: Digest) -> list[Claim]:
+        return [claim for broadcast in self._broadcasts.values() for claim in broadcast.claims(digest)]
 
     def unusable(self, digest: Digest) -> list[Effect]:
         if self.done:

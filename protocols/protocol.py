@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from protocols.committee import Committee
 from protocols.effects import Accuse, Effect
 from protocols.faults import Equivocation, Fault
-from protocols.header import Digest, Header, PeerId, Signer, Slot, Verify
+from protocols.header import Claim, Digest, Header, PeerId, Signer, Slot, Verify
 
 Input = TypeVar("Input")
 Message = TypeVar("Message")
@@ -81,6 +81,11 @@ class Protocol(ABC, Generic[Input, Message]):
     @abstractmethod
     def arrived(self, digest: Digest) -> list[Effect]:
         """The bytes of `digest` are here, complete, finite and of the model's length."""
+
+    def claims(self, digest: Digest) -> list[Claim]:
+        """What will be signed if the bytes of `digest` come next, so that it can be signed together with other things.
+        Not an input: it changes nothing."""
+        return []
 
     @abstractmethod
     def unusable(self, digest: Digest) -> list[Effect]:

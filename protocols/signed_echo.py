@@ -40,7 +40,7 @@ from protocols.effects import (
     Stream,
 )
 from protocols.faults import Fault
-from protocols.header import Digest, Header, PeerId, Signature, Slot
+from protocols.header import Claim, Digest, Header, PeerId, Signature, Slot
 from protocols.protocol import Party
 
 
@@ -93,6 +93,11 @@ class SignedEcho(Broadcast):
         self._held.add(digest)
         return self._deliver() if self.certificate is not None else self._echo(digest)
 
+    def claims(self, digest: Digest) -> list[Claim]:
+        if self.certificate is not None or digest in self._held or self._my_echo is not None:
+            return []
+        return [self.signed.header.echo()] if self.signed is not None and self._may_echo(digest) else []
+
     def resume(self, peer: PeerId) -> list[Effect]:
         if self.signed is None:
             return []
@@ -120,13 +125,17 @@ class SignedEcho(Broadcast):
         return any(signed is not None and signed.header.digest == digest for signed in (self.signed, certified))
 
     def _echo(self, digest: Digest) -> list[Effect]:
-        """Alg. 3.17: echo the first header, and no other. Knowing of a second one, do not help the first."""
-        if self.mine or self._equivocated or self.signed is None or self.signed.header.digest != digest:
+        if self.signed is None or not self._may_echo(digest):
             return []
         self._my_echo = self.party.signer.sign(self.signed.header.echo())
         if self._my_echo is None:  # echoed another one before a crash
             return []
         return [Send(self.origin, Echo(self.slot, self.origin, self._my_echo))]
+
+    def _may_echo(self, digest: Digest) -> bool:
+        """Alg. 3.17: echo the first header, and no other. Knowing of a second one, do not help the first."""
+        first = self.signed is not None and self.signed.header.digest == digest
+        return first and not self.mine and not self._equivocated
 
     def _echoed(self, sender: PeerId, echo: Echo) -> list[Effect]:
         if not self.mine:

@@ -8,6 +8,7 @@ import asyncio
 import re
 import ssl
 import struct
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from p2pnode.config import NodeConfig
 from p2pnode.errors import WireError
 from p2pnode.genesis import Genesis
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.joint import sign_together
 from p2pnode.net.budget import allowance
 from p2pnode.net.mesh import Mesh
 from p2pnode.net.tls import client_context, server_context
@@ -64,6 +66,7 @@ def number(cell):
 IDENTITIES = [Identity.of_seed(bytes([seed]) * 32) for seed in (0, 1)]
 VECTOR = np.array([1.0, -2.0, 0.5], dtype="<f4")
 SLOT = Slot(7)
+JOINT = "joint signature of member 1"
 
 
 def charter():
@@ -126,6 +129,15 @@ def test_what_is_signed_is_what_the_page_shows_and_its_signatures_hold():
     keys = KeyRing([one.public_key for one in IDENTITIES])
     assert echo(1) == example("signature of member 1 on the echo")
     assert keys(PeerId(1), example("statement of an echo"), example("signature of member 1 on the echo"))
+
+
+def test_a_joint_signature_is_what_the_page_shows_and_holds_for_both_statements():
+    statements = [replace(header(), slot=Slot(step)).echo().statement for step in (7, 8)]
+    assert IDENTITIES[1].sign(example("what a joint signature is on")) + example("names") == example(JOINT)
+    assert set(sign_together(IDENTITIES[1].sign, statements).values()) == {example(JOINT)}
+    keys = KeyRing([one.public_key for one in IDENTITIES])
+    assert all(keys(PeerId(1), statement, example(JOINT)) for statement in statements)
+    assert {len(decode(encode(Echo(SLOT, PeerId(0), bytes(size)))).signature) for size in (128, 320)} == {128, 320}
 
 
 @pytest.mark.parametrize("name", [kind.__name__ for kind in get_args(WireMessage)])

@@ -116,7 +116,7 @@ class Row:
         bytes_by_formula: that it sends in a quiet network, and receives.
         messages_sent, messages_received: of the protocol; vectors are not counted.
         messages_by_formula: that it sends in a quiet network, and receives.
-        signed, checked: signatures.
+        signed, checked: statements, of which several may be under one signature.
         seconds: the median.
         peak_mib: the most memory that the process held, over the whole run.
         own_mib: of that, all but the code and tables of libraries as they were before there was a model: the kernel has

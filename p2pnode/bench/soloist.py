@@ -46,7 +46,8 @@ class Tally:
     Args:
         at: when it was taken, seconds.
         messages_sent, messages_received: of the protocol; what links say when they open and close is left out.
-        signed, checked: signatures; what was asked about again and known counts once more.
+        signed, checked: statements; several may be under one signature, and what was asked about again and known counts
+            once more.
         bytes_sent, bytes_received: over all links, TLS not counted.
     """
 

@@ -5,10 +5,12 @@ that it handled together, before it performs any of the effects.
 """
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from p2pnode.errors import ConfigError, JournalCorrupt
 from p2pnode.identity import Identity
+from p2pnode.joint import sign_together
 from p2pnode.storage.journal import REMEDY, Journal
 from protocols.header import Claim, Signature
 
@@ -35,6 +37,7 @@ class DurableSigner:
         self._identity = identity
         self._journal = Journal(path)
         self._signed: dict[str, tuple[int, bytes]] = {}
+        self._together: dict[bytes, Signature] = {}
         self.floor = 0
         """Nothing new is signed for steps before this one."""
         self._check_key(path)
@@ -66,8 +69,16 @@ class DurableSigner:
         return self._journal.quick
 
     def sign(self, claim: Claim) -> Signature | None:
-        """The signature; None where `promise` is False."""
-        return self._identity.sign(claim.statement) if self.promise(claim) else None
+        """The signature, joint if `sign_together` made one; None where `promise` is False."""
+        if not self.promise(claim):
+            return None
+        return self._together.get(claim.statement) or self._identity.sign(claim.statement)
+
+    def sign_together(self, claims: Iterable[Claim]) -> None:
+        """Sign those that may be signed as few times as can be: these are the signatures that `sign` gives for them,
+        until it is called again. To what a joint signature is on, one is committed, asked for it or not."""
+        promised = [claim.statement for claim in claims if self.promise(claim)]
+        self._together = sign_together(self._identity.sign, promised)
 
     def promise(self, claim: Claim) -> bool:
         """Commit to the statement; False where another was signed for the place, or may have been and is forgotten."""

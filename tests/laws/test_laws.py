@@ -19,7 +19,7 @@ from protocols.plain import Plain
 from protocols.protocol import Party
 from protocols.reliable import Reliable
 from protocols.signed_echo import SignedEcho
-from tests.ideal import JUNK, certificate, digest, echo, party, proof, ready, report, sign, signed
+from tests.ideal import JUNK, Signer, certificate, digest, echo, party, proof, ready, report, sign, signed
 
 ME = 1
 MEMBERS = range(4)
@@ -45,11 +45,23 @@ SUBJECTS = {
 PROTOCOLS = [name for name in SUBJECTS if "node" not in name]
 
 
+class Recording(Signer):
+    """Remembers what it was asked to sign."""
+
+    def __init__(self, me):
+        super().__init__(me)
+        self.asked = []
+
+    def sign(self, claim):
+        self.asked.append(claim)
+        return super().sign(claim)
+
+
 class Subject:
     """A protocol or a node, under one way of speaking to it; it asks for its own next move only when that is due."""
 
     def __init__(self, name):
-        self.it = SUBJECTS[name](party(ME))
+        self.it = SUBJECTS[name](party(ME, signer=Recording(ME)))
         self.mix = None
         self.started = False
 
@@ -85,7 +97,11 @@ class Subject:
         return self.it.handle(sender, message) if not isinstance(message, Hello | Evidence) else []
 
     def arrive(self, named):
-        return self.it.handle(Arrived(named)) if self.node else self.it.arrived(named)
+        foretold, signer = self.it.claims(named), self.it.party.signer
+        signer.asked.clear()
+        effects = self.it.handle(Arrived(named)) if self.node else self.it.arrived(named)
+        assert signer.asked == foretold, "claims tell what will be signed"
+        return effects
 
     def spoil(self, named):
         return self.it.handle(Unusable(named)) if self.node else self.it.unusable(named)

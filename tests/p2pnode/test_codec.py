@@ -2,6 +2,7 @@
 
 import random
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import get_args
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2pnode import joint
 from p2pnode.codec import (
     EVIDENCE_MAGIC,
     HELD_MAX,
@@ -25,6 +27,7 @@ from p2pnode.codec import (
 )
 from p2pnode.errors import Malformed, NonCanonical, WireError
 from p2pnode.identity import Identity, KeyRing
+from p2pnode.joint import LENGTHS
 from protocols.committee import MEMBERS_MAX
 from protocols.effects import Certificate, DigestEcho, Echo, Evidence, Hello, Proposal, Ready, Report, Sighting
 from protocols.faults import Equivocation
@@ -37,12 +40,13 @@ members = st.integers(0, MEMBERS_MAX - 1)
 digests = st.binary(min_size=32, max_size=32)
 offsets = st.integers(0, 8 * LENGTH_MAX)
 signatures = st.binary(min_size=64, max_size=64)
+echo_signatures = st.sampled_from(sorted(LENGTHS)).flatmap(lambda length: st.binary(min_size=length, max_size=length))
 headers = st.builds(Header, digests, members, slots, st.integers(0, 255), st.integers(0, LENGTH_MAX), digests)
 signed = st.builds(SignedHeader, headers, signatures)
 messages = st.one_of(
     st.builds(Proposal, signed),
-    st.builds(Echo, slots, members, signatures),
-    st.builds(Certificate, signed, st.lists(st.tuples(members, signatures), max_size=4).map(tuple)),
+    st.builds(Echo, slots, members, echo_signatures),
+    st.builds(Certificate, signed, st.lists(st.tuples(members, echo_signatures), max_size=4).map(tuple)),
     st.builds(Sighting, signed),
     st.builds(Want, slots, digests, offsets),
     st.builds(
@@ -240,7 +244,7 @@ def test_a_declared_length_takes_no_memory(bomb):
 
 
 def test_lengths_are_bounded_before_the_fields_are_looked_at():
-    for field in (b"x" * 65, "x", {1: 1}, msgpack.ExtType(1, b"x"), [0] * (MEMBERS_MAX + 1)):
+    for field in (b"x" * (max(LENGTHS) + 1), "x", {1: 1}, msgpack.ExtType(1, b"x"), [0] * (MEMBERS_MAX + 1)):
         with pytest.raises(Malformed, match=r"^not a message: .*exceeds"):
             decode(msgpack.packb([2, field]))
 
@@ -364,9 +368,25 @@ def test_signatures_are_64_bytes_wherever_they_are():
         DigestEcho(SignedHeader(HEADER, b"s" * 63)),
         Echo(HEADER.slot, 3, b""),
         Certificate(SIGNED, ((1, b"e" * 63),)),
+        Proposal(SignedHeader(HEADER, b"s" * 128)),
     ):
         with pytest.raises(Malformed, match="64 bytes"):
             decode(encode(short))
+
+
+def test_echoes_may_be_signed_jointly_and_nothing_else():
+    taken = []
+    for length in range(400):
+        with suppress(Malformed):
+            assert decode(encode(Echo(HEADER.slot, 3, b"e" * length))) == Echo(HEADER.slot, 3, b"e" * length)
+            taken.append(length)
+    assert taken == [64, *range(128, 321, 32)]
+
+
+def test_the_largest_certificate_of_joint_signatures_fits():
+    echoes = tuple((member, b"\xff" * max(LENGTHS)) for member in range(joint.MEMBERS_MAX))
+    largest = Certificate(LARGEST, echoes)
+    assert decode(encode(largest)) == largest
 
 
 NETWORK = b"n" * 32

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import aiohttp
@@ -28,7 +28,7 @@ from p2pnode.lookout import Lookout
 from p2pnode.net import lane as lane_module
 from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Mesh
-from p2pnode.node import Adopt, Received
+from p2pnode.node import Adopt, Arrived, Received
 from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import OUTBOX_STEPS, Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
@@ -296,6 +296,73 @@ def test_nothing_signed_leaves_before_it_is_durable(tmp_path, monkeypatch, quick
     for watch in watches.values():
         assert watch.left["proposal"] >= 6
         assert watch.left["echo"] >= 6
+
+
+# Echoes that are signed together.
+
+
+@pytest.fixture
+def echoed(monkeypatch):
+    """By slot and who signed them, the echoes that leave."""
+    echoed = defaultdict(list)
+
+    class WatchedMesh(Mesh):
+        def send(self, peer, message):
+            if isinstance(message, Echo):
+                echoed[message.slot, self.me].append(message.signature)
+            super().send(peer, message)
+
+    monkeypatch.setattr(driver_module, "Mesh", WatchedMesh)
+    return echoed
+
+
+def test_vectors_that_a_slot_goes_on_with_are_echoed_under_one_signature(tmp_path, echoed, monkeypatch):
+    monkeypatch.setattr("p2pnode.punctuality.FLOOR_S", 30.0)
+    _, homes = found_network(tmp_path, 5, 0, steps=4)
+    uvloop.run(_run_homes(homes))
+    for step in range(1, 4):
+        for member in range(5):
+            signatures = echoed[Slot(step), member]
+            assert len(set(signatures)) == 1, (step, member)
+            assert len(signatures[0]) == 64 + 32 * len(signatures)
+
+
+def test_too_few_vectors_to_go_on_with_are_echoed_all_the_same(tmp_path, echoed):
+    _, homes = found_network(tmp_path, 3, 0)
+
+    async def work():
+        drivers = [make(home) for home in homes[:2]]
+        runs = [asyncio.create_task(driver.run()) for driver in drivers]
+        await until(lambda: all(echoed[Slot(0), member] for member in (0, 1)), "an echo of each")
+        for driver in drivers:
+            driver.stop()
+        await asyncio.gather(*runs)
+
+    uvloop.run(work())
+
+
+def test_a_certificate_is_no_reason_to_ask_for_bytes_that_are_here_and_held_back(tmp_path, monkeypatch):
+    """One is told of a vector when its certificate comes, however few others came."""
+    _, homes = found_network(tmp_path, 5, 0)
+    driver, keys = make(homes[0]), [Identity.load(home.key) for home in homes]
+    header = driver.node.party.header(1, Slot(0), digest_of(vector := np.zeros(driver.node.party.length, np.float32)))
+    signed = SignedHeader(header, keys[1].sign(header.proposal().statement))
+    echoes = tuple((member, keys[member].sign(header.echo().statement)) for member in (2, 3, 4))
+
+    async def work():
+        monkeypatch.setattr(driver, "_fetch", pytest.fail)
+        for effect in driver.node.handle(Received(1, Proposal(signed))):
+            driver._perform(effect)
+        driver.vector(1, header.digest, vector)
+        assert not driver._inbox, "held back"
+        for effect in driver.node.handle(Received(1, Certificate(signed, echoes))):
+            driver._perform(effect)
+        assert driver._inbox == [Arrived(header.digest)]
+        driver.node.handle(*driver._inbox)
+        assert driver.node.here(Slot(0)) == {1}
+
+    uvloop.run(work())
+    driver._signer.close()
 
 
 # What may go wrong.

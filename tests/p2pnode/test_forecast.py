@@ -46,11 +46,13 @@ def network(name="trimmed", n=5, f=1, steps=100, evaluations=20, **chosen):
 
 def test_a_node_does_what_the_documented_formulas_say():
     did = tally(network())
-    assert (did.words, did.vectors, did.signed, did.flushes) == (3 * 4, 4 * 4 * 1000, 5, 5)
-    assert did.checked == 4 + 3 + 4 * 2.5
+    assert (did.words, did.vectors, did.signed, did.flushes) == (3 * 4, 4 * 4 * 1000, 3, 3)
+    assert did.checked == 4 * (1 + 1)
     assert did.bytes > did.vectors
     plain = tally(network("dsgd", f=0))
     assert (plain.words, plain.signed, plain.checked, plain.flushes) == (4, 1, 4, 1)
+    many = tally(network("trimmed", n=16, f=3))
+    assert (many.signed, many.checked, many.flushes) == (1 + 2 + 3, 15 * 3, 1 + 1 + 3)
 
 
 def test_half_as_wide_vectors_are_half_the_bytes_on_the_wire_alone():
@@ -67,11 +69,11 @@ def test_memory_is_the_documented_number_of_vectors():
     [
         ({"gradient": 1.0}, 1.0),
         ({"mixing": {("trimmed-mean", 4): 1.0}}, 1.0),
-        ({"signing": 1.0}, 5.0),
-        ({"checking": 1.0}, 17.0),
+        ({"signing": 1.0}, 3.0),
+        ({"checking": 1.0}, 8.0),
         ({"hashing": 1.0}, 5 * 4000.0),
         ({"carrying": 1.0}, CARRYING * 4 * 4000.0),
-        ({"flushing": 1.0}, 5.0),
+        ({"flushing": 1.0}, 3.0),
         ({"word": 1.0}, HANDLING * 12 + TAKING * 4 + SETTLING),
         ({"evaluation": 1.0}, 20 / 100),
     ],
@@ -89,7 +91,7 @@ def test_apart_the_wire_counts_where_it_is_slower_than_the_exchange_and_after_th
     on_the_wire = ON_A_LINK * 8 * tally(network()).bytes
     machine = replace(FREE, gradient=1.0, signing=0.5)
     assert seconds_apart(network(), machine, on_the_wire / 10) == pytest.approx(1.0 + 10.0)
-    assert seconds_apart(network(), machine, on_the_wire / 0.1) == pytest.approx(1.0 + 5 * 0.5)
+    assert seconds_apart(network(), machine, on_the_wire / 0.1) == pytest.approx(1.0 + 3 * 0.5)
     stale = network(staleness=1)
     assert seconds_apart(stale, machine, on_the_wire / 10) == pytest.approx(10.0)
 

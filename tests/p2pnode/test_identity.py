@@ -24,10 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.exceptions import RuntimeError as RefusedError
+from nacl.signing import VerifyKey
 
 from p2pnode import identity
 from p2pnode.errors import ConfigError, DiskError
 from p2pnode.identity import Ahead, Identity, KeyRing, certificate_der, certified_key
+from p2pnode.joint import DOMAIN, MEMBERS_MAX, sign_together
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
     (
@@ -374,10 +376,63 @@ def test_a_signature_has_one_form():
 
 
 @settings(deadline=None)
-@given(st.integers(), st.binary(max_size=80), st.binary(max_size=130) | st.binary(min_size=64, max_size=64))
+@given(
+    st.integers(),
+    st.binary(max_size=80),
+    st.binary(max_size=330) | st.binary(min_size=64, max_size=64) | st.binary(min_size=128, max_size=128),
+)
 def test_the_key_ring_never_raises_on_hostile_input(member, statement, signature):
     assert RING(member, statement, signature) is False
     assert RING(member, b"statement", SIGNATURE) is (member == 1)
+
+
+JOINT = sign_together(IDENTITY.sign, [b"one", b"two", b"three"])[b"two"]
+
+
+def test_a_joint_signature_is_its_signers_on_each_statement_and_on_no_other():
+    for statement in (b"one", b"two", b"three"):
+        assert RING(1, statement, JOINT)
+        assert not RING(0, statement, JOINT)
+    for statement in (b"four", b"", JOINT, DOMAIN + JOINT[64:]):
+        assert not RING(1, statement, JOINT)
+
+
+def test_whoever_adds_a_name_to_a_joint_signature_or_takes_one_away_has_none():
+    signature, names = JOINT[:64], [JOINT[begin : begin + 32] for begin in range(64, len(JOINT), 32)]
+    added = blake3(b"four").digest()
+    for changed in (sorted([*names, added]), names[1:], names[:-1], names[::-1], [*names, names[-1]]):
+        for statement in (b"one", b"two", b"three", b"four"):
+            assert not RING(1, statement, signature + b"".join(changed))
+    assert not RING(1, b"two", bytes(64) + JOINT[64:])
+    assert not RING(1, b"two", IDENTITY.sign(JOINT[64:]) + JOINT[64:]), "in no domain"
+
+
+def test_what_a_joint_signature_is_on_is_checked_once_each_way(monkeypatch):
+    ring, asked = KeyRing([IDENTITY.public_key]), []
+    monkeypatch.setattr(ring, "_keys", [Watched(IDENTITY.public_key, asked)])
+    signatures = sign_together(IDENTITY.sign, [b"%d" % number for number in range(8)])
+    for _ in range(2):
+        assert all(ring(0, statement, signature) for statement, signature in signatures.items())
+        assert len(asked) == 1
+    for _ in range(2):
+        assert not ring(0, b"0", bytes(64) + signatures[b"0"][64:])
+        assert len(asked) == 2
+
+
+class Watched(VerifyKey):
+    def __init__(self, key, asked):
+        super().__init__(key)
+        self.asked = asked
+
+    def verify(self, *given):
+        self.asked.append(given)
+        return super().verify(*given)
+
+
+def test_of_too_many_members_none_is_taken_that_is_joint():
+    """A liar's would make the certificates of honest members too long for a message."""
+    for members, taken in ((MEMBERS_MAX, True), (MEMBERS_MAX + 1, False)):
+        assert KeyRing([IDENTITY.public_key] * members)(0, b"two", JOINT) is taken
 
 
 def test_a_key_ring_of_small_order_keys_verifies_nothing():

@@ -4,17 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pnode.codec import encode
+from p2pnode.codec import Want, encode
+from p2pnode.joint import LENGTHS
 from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, Allowance, Bucket, Budget, Knocks, allowance
 from p2pnode.node import RETAINED_STEPS_MAX
 from p2pnode.recipe import RECIPES, choose
 from p2pnode.simulation.network import Network
 from p2pnode.simulation.sweep import Sweep
 from protocols.committee import MEMBERS_MAX, Committee
-from protocols.effects import Certificate, DigestEcho, Evidence, Proposal, Report
+from protocols.effects import Certificate, DigestEcho, Echo, Evidence, Proposal, Report
 from protocols.faults import Equivocation
 from protocols.header import LENGTH_MAX, STEP_MAX, Header, SignedHeader, Slot
-from tests.ideal import certificate, digest, echo, signed
+from tests.ideal import digest, signed
 
 charges = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 30)), max_size=80)
 
@@ -60,6 +61,10 @@ def test_no_message_takes_more_bytes_than_it_is_reckoned_with():
         assert 4 + len(encode(DigestEcho(LARGEST))) <= 192
         assert 4 + len(encode(Evidence(Equivocation(LARGEST, LARGEST)))) <= 364
         assert 4 + len(encode(Certificate(LARGEST, everyone))) <= 192 + 70 * n
+        jointly = tuple((member, bytes(max(LENGTHS))) for member, _ in everyone)
+        assert 4 + len(encode(Certificate(LARGEST, jointly))) <= 192 + 327 * n
+        echo_, want = Echo(LARGEST.header.slot, n - 1, bytes(max(LENGTHS))), Want(LARGEST.header.slot, bytes(32), 2**42)
+        assert 12 + sum(len(encode(word)) for word in (echo_, DigestEcho(LARGEST), want)) <= 3 * 196
         assert 4 + len(encode(Report(LARGEST.header.slot, tuple(range(n))))) <= 192 + 3 * n
 
 
@@ -71,10 +76,11 @@ def test_the_whole_memory_of_a_peer_is_heard_at_once_after_an_outage(recipe, n):
     plan, steps = choose(recipe, committee), 1000
     budget = Budget(allowance(plan, committee, steps))
     one = signed(0, digest("a"))
-    whole = len(encode(certificate(one, range(committee.echo_quorum))))
-    words = [len(encode(word)) for word in (Proposal(one), echo(1, one), DigestEcho(one))]
+    jointly = bytes(max(LENGTHS))
+    whole = len(encode(Certificate(one, tuple((member, jointly) for member in range(1, committee.echo_quorum)))))
+    said, echoed, shown = (len(encode(word)) for word in (Proposal(one), Echo(Slot(0), 0, jointly), DigestEcho(one)))
     for _ in range(RETAINED_STEPS_MAX * plan.slots(steps)):
-        slot = [words[0], whole, *[max(words)] * (2 * n), *[3 * n] * 2]
+        slot = [said, whole, *[echoed, shown] * n, *[3 * n] * 2]
         assert max(budget.message(4 + nbytes, 0.0) for nbytes in slot) == 0.0
         assert budget.waste(0.0) == 0.0
     assert max(budget.message(364, 0.0) for _ in range(n)) == 0.0

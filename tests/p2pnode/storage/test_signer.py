@@ -60,6 +60,32 @@ def test_a_restart_changes_nothing(path):
     assert path.stat().st_size == size
 
 
+def test_what_is_signed_together_is_signed_with_one_signature(path):
+    signer = DurableSigner(IDENTITY, path)
+    signer.sign_together([claim(3), claim(4), claim(5)])
+    together = [signer.sign(claim(step)) for step in (3, 4, 5)]
+    assert len(set(together)) == 1
+    assert all(VERIFY(0, claim(step).statement, together[0]) for step in (3, 4, 5))
+    assert len(signer.sign(claim(6))) == 64
+    signer.sign_together([claim(7)])
+    assert len(signer.sign(claim(7))) == 64
+    signer.close()
+
+
+def test_what_a_joint_signature_is_on_binds_asked_for_or_not_and_over_a_restart(path):
+    signing(path, claim(3))
+    signer = DurableSigner(IDENTITY, path)
+    signer.sign_together([claim(3, b"x"), claim(4), claim(5)])
+    assert signer.dirty
+    joint = signer.sign(claim(4))
+    assert not VERIFY(0, claim(3, b"x").statement, joint), "another was signed for its place"
+    assert VERIFY(0, claim(5).statement, joint)
+    assert signer.sign(claim(3, b"x")) is None
+    signer.flush()
+    signer.close()
+    assert signing(path, claim(4, b"x"), claim(5, b"x")) == [None, None]
+
+
 def test_places_are_told_apart(path):
     other_slots = [Header(b"n" * 32, 0, slot, FLOAT32, 10, b"y" * 32) for slot in (Slot(3, 0, 1), Slot(3, 1), Slot(30))]
     claims = [each for one in (header(3), *other_slots) for each in (one.proposal(), one.echo())]
