@@ -318,13 +318,17 @@ def echoed(monkeypatch):
 
 def test_vectors_that_a_slot_goes_on_with_are_echoed_under_one_signature(tmp_path, echoed, monkeypatch):
     monkeypatch.setattr("p2pnode.punctuality.FLOOR_S", 30.0)
-    _, homes = found_network(tmp_path, 5, 0, steps=4)
-    uvloop.run(_run_homes(homes))
-    for step in range(1, 4):
+    _, homes = found_network(tmp_path, 5, 0, steps=80)
+    drivers = [make(home) for home in homes]
+    uvloop.run(run_all(*drivers))
+    for step in range(1, 80):
         for member in range(5):
             signatures = echoed[Slot(step), member]
             assert len(set(signatures)) == 1, (step, member)
             assert len(signatures[0]) == 64 + 32 * len(signatures)
+    for driver in drivers:
+        assert {slot.step for slot in driver._arrivals.known} <= set(range(driver.node.oldest - 1, 80))
+        assert driver.node.oldest > 1
 
 
 def test_too_few_vectors_to_go_on_with_are_echoed_all_the_same(tmp_path, echoed):
