@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2pnode.errors import ConfigError
-from p2pnode.joint import MEMBERS_MAX, TOGETHER_MAX
+from p2pnode.joint import MEMBERS_MAX, NAME_BYTES, TOGETHER_MAX
 from p2pnode.recipe import Recipe, proven
 from p2pnode.simulation.cost import of_step
 from p2pnode.simulation.scenario import Scenario
@@ -147,24 +147,23 @@ def tally(network: Network) -> Tally:
     n, quorum, last = network.committee.n, network.committee.gather_quorum, network.steps - 1
     scenario = Scenario(n, 0, network.committee.f, network.recipe, (), (), "", network.steps)
     cost = of_step(scenario, network.length, last)
-    signed = checked = flushes = waits = slots = 0
+    signed = checked = flushes = waits = slots = names = 0
     for exchange in network.recipe.exchanges:
         rounds = exchange.sub_rounds(last)
         echoed = exchange.broadcast == "signed-echo"
         slots += rounds
-        together, later = _echoes(n, min(quorum, exchange.quorum(network.committee))) if echoed else (0, 0)
+        enough = min(quorum, exchange.quorum(network.committee)) - 1 if echoed else 0
+        together = -(-enough // (TOGETHER_MAX if n <= MEMBERS_MAX else 1))
+        later = n - 1 - enough if echoed else 0
         signed += rounds * (1 + together + later)
         checked += rounds * (n - 1) * (1 + together)
         flushes += rounds * (n if exchange.broadcast == "reliable" else 1 + min(1, together) + later)
+        if enough > together:  # an echo and those of a certificate carry the names of what is under their signature
+            names += rounds * (n - 1) * network.committee.echo_quorum * enough // together
         waits += rounds * (1 if exchange.broadcast == "plain" else 2)
     vectors = slots * (n - 1) * ARRAYS[network.recipe.dtype].itemsize * network.length
-    return Tally(cost.messages // n, cost.bytes // n, vectors, signed, checked, flushes, waits, slots)
-
-
-def _echoes(n: int, quorum: int) -> tuple[int, int]:
-    """Signatures under which a node echoes the vectors that a slot goes on with, and those that come later."""
-    enough = quorum - 1
-    return -(-enough // (TOGETHER_MAX if n <= MEMBERS_MAX else 1)), n - 1 - enough
+    nbytes = cost.bytes // n + NAME_BYTES * names
+    return Tally(cost.messages // n, nbytes, vectors, signed, checked, flushes, waits, slots)
 
 
 def memory(network: Network) -> tuple[int, int]:

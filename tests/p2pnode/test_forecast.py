@@ -21,6 +21,8 @@ from p2pnode.forecast import (
     tolerated,
 )
 from p2pnode.recipe import choose
+from p2pnode.simulation.cost import of_step
+from p2pnode.simulation.scenario import Scenario
 from protocols.committee import Committee
 
 FREE = Calibration(
@@ -48,7 +50,8 @@ def test_a_node_does_what_the_documented_formulas_say():
     did = tally(network())
     assert (did.words, did.vectors, did.signed, did.flushes) == (3 * 4, 4 * 4 * 1000, 3, 3)
     assert did.checked == 4 * (1 + 1)
-    assert did.bytes > did.vectors
+    by_itself = of_step(Scenario(5, 0, 1, network().recipe, (), (), "", 100), 1000, 99).bytes // 5
+    assert did.bytes == by_itself + 4 * 4 * 3 * 32, "in 4 echoes, and in 3 of each certificate, the names of 3"
     plain = tally(network("dsgd", f=0))
     assert (plain.words, plain.signed, plain.checked, plain.flushes) == (4, 1, 4, 1)
     many = tally(network("trimmed", n=16, f=3))
