@@ -33,6 +33,7 @@ class Arrivals:
         self._expected: dict[Digest, list[Slot]] = {}
         self._came: Counter[Slot] = Counter()
         self._held: dict[Slot, list[Digest]] = {}
+        self._urgent: set[Digest] = set()
 
     def expect(self, header: Header) -> None:
         """The node waits for the bytes of this header. More members' than one may have the same."""
@@ -45,16 +46,23 @@ class Arrivals:
         Returns:
             what the node is to be told now, and the slots in which something is held back from now on.
         """
-        told, began = [], []
         slots = self._expected.pop(digest, [])
+        at_once = digest in self._urgent or not slots
+        self._urgent.discard(digest)
+        told, began = [digest] if at_once else [], []
         for slot in slots:
             self._came[slot] += 1
-            if slot not in self._held:
-                began.append(slot)
-            self._held.setdefault(slot, []).append(digest)
+            if not at_once:
+                began += [slot] if slot not in self._held else []
+                self._held.setdefault(slot, []).append(digest)
             if self._came[slot] >= self._enough[slot.exchange]:
                 told += self.release(slot)
-        return told if slots else [digest], [slot for slot in began if slot in self._held]
+        return told, [slot for slot in began if slot in self._held]
+
+    def hurry(self, digest: Digest) -> None:
+        """It is certified: nobody needs the node's echo of it, and the node is to be told as soon as it comes."""
+        if digest in self._expected:
+            self._urgent.add(digest)
 
     def release(self, slot: Slot) -> list[Digest]:
         """What was held back in a slot."""
@@ -69,6 +77,7 @@ class Arrivals:
             for digest, slots in self._expected.items()
             if (later := [slot for slot in slots if slot >= before])
         }
+        self._urgent &= self._expected.keys()
 
     @property
     def known(self) -> Collection[Slot]:

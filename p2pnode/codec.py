@@ -41,7 +41,7 @@ from protocols.header import (
 )
 
 MESSAGE_BYTES_MAX = 128 * 1024
-"""Largest message: a certificate takes 70 bytes an echo, and in networks of `joint.MEMBERS_MAX` at most 327."""
+"""Largest message: a certificate takes 70 bytes an echo, and in networks of `joint.JOINT_MEMBERS_MAX` at most 327."""
 
 HELD_MAX = MEMBERS_MAX
 """Vectors that a `Holding` names, of each kind; what is left out is sent again."""

@@ -33,7 +33,7 @@ from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ahead, Ask, KeyRing, unasked
-from p2pnode.joint import MEMBERS_MAX, TOGETHER_MIN
+from p2pnode.joint import JOINT_MEMBERS_MAX, TOGETHER_MIN
 from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Evaluation
@@ -88,7 +88,7 @@ that is made durable, `talk` what is handled and sent but for `signatures`. Besi
 (`wire`), or for nothing but the machine (`idle`)."""
 
 _AHEAD_MAX = 4096
-"""Signatures found good ahead that are remembered: some 2 MiB. A step of 32 members has 682."""
+"""Signatures found good ahead that are remembered: some 3 MiB. A step of 32 members has 682."""
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. Where it is too
@@ -426,7 +426,7 @@ class Driver:
     def _sign_ahead(self, events: Iterable[Event]) -> None:
         """Sign together what the node will sign of the vectors that came together."""
         claims = [claim for event in events if isinstance(event, Arrived) for claim in self.node.claims(event.digest)]
-        if len(claims) >= TOGETHER_MIN and self.genesis.committee.n <= MEMBERS_MAX:
+        if len(claims) >= TOGETHER_MIN and self.genesis.committee.n <= JOINT_MEMBERS_MAX:
             with self._phases.during("signatures"):
                 self._signer.sign_together(claims)
 
@@ -495,6 +495,7 @@ class Driver:
                 if self.vectors.expect(header):
                     self._post(Arrived(header.digest))
                 else:
+                    self._arrivals.hurry(header.digest)
                     self._spawn(self._fetch(header, holders))
             case Accuse():
                 self._accuse(effect)

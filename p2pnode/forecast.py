@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2pnode.errors import ConfigError
-from p2pnode.joint import MEMBERS_MAX, NAME_BYTES, TOGETHER_MAX
+from p2pnode.joint import JOINT_MEMBERS_MAX, NAME_BYTES, TOGETHER_MAX
 from p2pnode.recipe import Recipe, proven
 from p2pnode.simulation.cost import of_step
 from p2pnode.simulation.scenario import Scenario
@@ -153,7 +153,7 @@ def tally(network: Network) -> Tally:
         echoed = exchange.broadcast == "signed-echo"
         slots += rounds
         enough = min(quorum, exchange.quorum(network.committee)) - 1 if echoed else 0
-        together = -(-enough // (TOGETHER_MAX if n <= MEMBERS_MAX else 1))
+        together = -(-enough // (TOGETHER_MAX if n <= JOINT_MEMBERS_MAX else 1))
         later = n - 1 - enough if echoed else 0
         signed += rounds * (1 + together + later)
         checked += rounds * (n - 1) * (1 + together)

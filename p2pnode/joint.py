@@ -21,7 +21,7 @@ DOMAIN = b"p2pnode/joint/v1\0"
 TOGETHER_MIN, TOGETHER_MAX = 2, 8
 """Statements under one signature: more would make certificates long, and save little."""
 
-MEMBERS_MAX = 256
+JOINT_MEMBERS_MAX = 256
 """In larger networks nothing is signed together: a certificate of joint signatures would not fit into a message."""
 
 NAME_BYTES = 32

@@ -40,6 +40,18 @@ def test_they_are_told_together_once_there_are_enough_and_later_ones_at_once():
     assert them.came(digests[5]) == (digests[5:], [])
 
 
+def test_what_is_certified_before_it_comes_is_told_at_once_and_counts():
+    them, digests = expecting(range(1, 7))
+    them.came(digests[0])
+    them.hurry(digests[1])
+    assert them.came(digests[1]) == (digests[1:2], [])
+    assert [them.came(digest)[0] for digest in digests[2:5]] == [[], [], [digests[0], *digests[2:5]]]
+    them.hurry(digests[1])
+    them.forget(Slot(1))
+    them.expect(header(1, digest=digests[1]))
+    assert them.came(digests[1])[0] == []
+
+
 def test_what_is_let_go_is_told_and_what_comes_then_is_held_anew():
     them, digests = expecting(range(1, 7))
     them.came(digests[0])

@@ -384,7 +384,7 @@ def test_echoes_may_be_signed_jointly_and_nothing_else():
 
 
 def test_the_largest_certificate_of_joint_signatures_fits():
-    echoes = tuple((member, b"\xff" * max(LENGTHS)) for member in range(joint.MEMBERS_MAX))
+    echoes = tuple((member, b"\xff" * max(LENGTHS)) for member in range(joint.JOINT_MEMBERS_MAX))
     largest = Certificate(LARGEST, echoes)
     assert decode(encode(largest)) == largest
 

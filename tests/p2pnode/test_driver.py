@@ -345,25 +345,37 @@ def test_too_few_vectors_to_go_on_with_are_echoed_all_the_same(tmp_path, echoed)
     uvloop.run(work())
 
 
-def test_a_certificate_is_no_reason_to_ask_for_bytes_that_are_here_and_held_back(tmp_path, monkeypatch):
-    """One is told of a vector when its certificate comes, however few others came."""
+@pytest.mark.parametrize("first", ["bytes", "certificate"])
+def test_of_what_is_certified_the_node_is_told_at_once_and_what_is_here_is_not_asked_for(tmp_path, first):
+    """However few others came: no echo of it is missed any more."""
     _, homes = found_network(tmp_path, 5, 0)
-    driver, keys = make(homes[0]), [Identity.load(home.key) for home in homes]
+    driver, keys, asked = make(homes[0]), [Identity.load(home.key) for home in homes], []
     header = driver.node.party.header(1, Slot(0), digest_of(vector := np.zeros(driver.node.party.length, np.float32)))
     signed = SignedHeader(header, keys[1].sign(header.proposal().statement))
     echoes = tuple((member, keys[member].sign(header.echo().statement)) for member in (2, 3, 4))
 
+    async def fetch(header, holders):
+        asked.append(header)
+
+    def told(message):
+        for effect in driver.node.handle(Received(1, message)):
+            driver._perform(effect)
+
     async def work():
-        monkeypatch.setattr(driver, "_fetch", pytest.fail)
-        for effect in driver.node.handle(Received(1, Proposal(signed))):
-            driver._perform(effect)
-        driver.vector(1, header.digest, vector)
-        assert not driver._inbox, "held back"
-        for effect in driver.node.handle(Received(1, Certificate(signed, echoes))):
-            driver._perform(effect)
+        driver._fetch = fetch
+        told(Proposal(signed))
+        if first == "bytes":
+            driver.vector(1, header.digest, vector)
+            assert not driver._inbox, "held back"
+        told(Certificate(signed, echoes))
+        if first == "certificate":
+            assert not driver._inbox
+            driver.vector(1, header.digest, vector)
         assert driver._inbox == [Arrived(header.digest)]
         driver.node.handle(*driver._inbox)
         assert driver.node.here(Slot(0)) == {1}
+        await asyncio.sleep(0)
+        assert asked == ([header] if first == "certificate" else [])
 
     uvloop.run(work())
     driver._signer.close()

@@ -29,7 +29,7 @@ from nacl.signing import VerifyKey
 from p2pnode import identity
 from p2pnode.errors import ConfigError, DiskError
 from p2pnode.identity import Ahead, Identity, KeyRing, certificate_der, certified_key
-from p2pnode.joint import DOMAIN, MEMBERS_MAX, sign_together
+from p2pnode.joint import DOMAIN, JOINT_MEMBERS_MAX, sign_together
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: secret key, public key, message, signature
     (
@@ -431,7 +431,7 @@ class Watched(VerifyKey):
 
 def test_of_too_many_members_none_is_taken_that_is_joint():
     """A liar's would make the certificates of honest members too long for a message."""
-    for members, taken in ((MEMBERS_MAX, True), (MEMBERS_MAX + 1, False)):
+    for members, taken in ((JOINT_MEMBERS_MAX, True), (JOINT_MEMBERS_MAX + 1, False)):
         assert KeyRing([IDENTITY.public_key] * members)(0, b"two", JOINT) is taken
 
 
