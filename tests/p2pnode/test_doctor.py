@@ -86,12 +86,12 @@ FAULTS = {
     "no journal": (lambda home, _: home.journal.unlink(), "journal", "Remedy"),
     "a port in use": (in_use, "ports", "change `listen`"),
     "a GPU that is not there": (
-        lambda home, _: home.config.write_text(home.config.read_text() + 'device = "cuda:9"\n'),
+        lambda home, _: edit(home.config, 'device = "cpu"', 'device = "cuda:9"'),
         "device",
         "choose one of",
     ),
     "one of several devices that is not there": (
-        lambda home, _: home.config.write_text(home.config.read_text() + 'device = "cpu,cuda:9"\n'),
+        lambda home, _: edit(home.config, 'device = "cpu"', 'device = "cpu,cuda:9"'),
         "device",
         "'cuda:9' is not available",
     ),
