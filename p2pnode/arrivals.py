@@ -25,11 +25,11 @@ class Arrivals:
 
     def __init__(self, recipe: Recipe, committee: Committee) -> None:
         self._enough = {
-            number: min(committee.gather_quorum, exchange.quorum(committee)) - 1
+            number: together
             for number, exchange in enumerate(recipe.exchanges)
-            if exchange.broadcast == "signed-echo"
+            if (together := exchange.together(committee))
         }
-        """By exchange in which echoes are signed: with how many vectors of others a slot goes on."""
+        """By exchange in which echoes are signed together: of how many vectors of others."""
         self._expected: dict[Digest, list[Slot]] = {}
         self._came: Counter[Slot] = Counter()
         self._held: dict[Slot, list[Digest]] = {}

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
+from p2pnode import joint
 from p2pnode.accusations import Accusations
 from p2pnode.admin import AdminServer
 from p2pnode.arrivals import Arrivals
@@ -33,7 +34,7 @@ from p2pnode.errors import LinkError, WireError, asking_disk
 from p2pnode.genesis import Genesis
 from p2pnode.home import Home
 from p2pnode.identity import Ahead, Ask, KeyRing, unasked
-from p2pnode.joint import JOINT_MEMBERS_MAX, TOGETHER_MIN
+from p2pnode.joint import TOGETHER_MIN
 from p2pnode.learning.local import LocalWork, mix_gathered
 from p2pnode.learning.task import Task
 from p2pnode.learning.trainer import Evaluation
@@ -426,7 +427,7 @@ class Driver:
     def _sign_ahead(self, events: Iterable[Event]) -> None:
         """Sign together what the node will sign of the vectors that came together."""
         claims = [claim for event in events if isinstance(event, Arrived) for claim in self.node.claims(event.digest)]
-        if len(claims) >= TOGETHER_MIN and self.genesis.committee.n <= JOINT_MEMBERS_MAX:
+        if len(claims) >= TOGETHER_MIN and joint.serves(self.genesis.committee.n):
             with self._phases.during("signatures"):
                 self._signer.sign_together(claims)
 

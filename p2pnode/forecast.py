@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2pnode.errors import ConfigError
-from p2pnode.joint import JOINT_MEMBERS_MAX, NAME_BYTES, TOGETHER_MAX
+from p2pnode.joint import NAME_BYTES, signatures
 from p2pnode.recipe import Recipe, proven
 from p2pnode.simulation.cost import of_step
 from p2pnode.simulation.scenario import Scenario
@@ -152,14 +152,13 @@ def tally(network: Network) -> Tally:
         rounds = exchange.sub_rounds(last)
         echoed = exchange.broadcast == "signed-echo"
         slots += rounds
-        enough = min(quorum, exchange.quorum(network.committee)) - 1 if echoed else 0
-        together = -(-enough // (TOGETHER_MAX if n <= JOINT_MEMBERS_MAX else 1))
-        later = n - 1 - enough if echoed else 0
-        signed += rounds * (1 + together + later)
-        checked += rounds * (n - 1) * (1 + together)
-        flushes += rounds * (n if exchange.broadcast == "reliable" else 1 + min(1, together) + later)
-        if enough > together:  # an echo and those of a certificate carry the names of what is under their signature
-            names += rounds * (n - 1) * network.committee.echo_quorum * enough // together
+        together = exchange.together(network.committee)
+        joint, alone = signatures(together), n - 1 - together if echoed else 0
+        signed += rounds * (1 + joint + alone)
+        checked += rounds * (n - 1) * (1 + (joint if together or not echoed else quorum - 1))
+        flushes += rounds * (n if exchange.broadcast == "reliable" else 1 + min(1, joint) + alone)
+        if together > joint:  # an echo and those of a certificate carry the names of what is under their signature
+            names += rounds * (n - 1) * network.committee.echo_quorum * together // joint
         waits += rounds * (1 if exchange.broadcast == "plain" else 2)
     vectors = slots * (n - 1) * ARRAYS[network.recipe.dtype].itemsize * network.length
     nbytes = cost.bytes // n + NAME_BYTES * names

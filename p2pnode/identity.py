@@ -32,7 +32,7 @@ from nacl.utils import random
 
 from p2pnode.durable import replace_file, write_all
 from p2pnode.errors import ConfigError
-from p2pnode.joint import DOMAIN, JOINT_MEMBERS_MAX, names_of
+from p2pnode.joint import DOMAIN, names_of, serves
 from protocols.header import SIGNATURE_BYTES, PeerId, Signature, Verify
 
 _NEVER_EXPIRES = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280, 4.1.2.5
@@ -226,7 +226,7 @@ class KeyRing:
             return False
         if len(signature) == SIGNATURE_BYTES:
             return self._is_on(member, statement, signature)
-        names = names_of(statement, signature) if len(self._keys) <= JOINT_MEMBERS_MAX else None
+        names = names_of(statement, signature) if serves(len(self._keys)) else None
         return names is not None and self._jointly(member, DOMAIN + names, signature[:SIGNATURE_BYTES])
 
     def _is_on(self, member: PeerId, statement: bytes, signature: Signature) -> bool:

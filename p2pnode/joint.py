@@ -22,7 +22,7 @@ TOGETHER_MIN, TOGETHER_MAX = 2, 8
 """Statements under one signature: more would make certificates long, and save little."""
 
 JOINT_MEMBERS_MAX = 256
-"""In larger networks nothing is signed together: a certificate of joint signatures would not fit into a message."""
+"""In larger networks nothing is signed together: see `serves`."""
 
 NAME_BYTES = 32
 
@@ -30,6 +30,16 @@ LENGTHS = frozenset(
     {SIGNATURE_BYTES} | {SIGNATURE_BYTES + NAME_BYTES * count for count in range(TOGETHER_MIN, TOGETHER_MAX + 1)}
 )
 """Bytes of a signature of either kind."""
+
+
+def serves(n: int) -> bool:
+    """Whether joint signatures are made and taken among n members: where a certificate of them fits into a message."""
+    return n <= JOINT_MEMBERS_MAX
+
+
+def signatures(count: int) -> int:
+    """How many signatures `count` statements get that are signed together."""
+    return -(-count // TOGETHER_MAX)
 
 
 def sign_together(sign: Callable[[bytes], Signature], statements: Sequence[bytes]) -> dict[bytes, Signature]:

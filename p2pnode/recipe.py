@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Literal
 
 import p2pnode.aggregation.rules as rules
+from p2pnode import joint
 from p2pnode.aggregation.rule import Rule
 from p2pnode.errors import ConfigError
 from protocols.broadcast import Broadcast
@@ -72,6 +73,13 @@ class Exchange:
     def quorum(self, committee: Committee) -> int:
         """How many values are waited for."""
         return committee.gather_quorum if self.absent is None else committee.n - self.absent
+
+    def together(self, committee: Committee) -> int:
+        """Of how many others' vectors a node signs its echoes together: of all but those that a slot goes on without.
+        0 where it signs none together."""
+        if self.broadcast != "signed-echo" or not joint.serves(committee.n):
+            return 0
+        return min(committee.gather_quorum, self.quorum(committee)) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,12 @@ def test_nothing_is_held_of_broadcasts_without_signed_echoes(broadcast):
     assert [them.came(digest) for digest in digests] == [([digest], []) for digest in digests]
 
 
+@pytest.mark.parametrize(("members", "held"), [(256, True), (257, False)])
+def test_nothing_is_held_where_nothing_is_signed_together(members, held):
+    them, digests = expecting(range(1, 3), committee=Committee(members, 1))
+    assert [them.came(digest)[0] for digest in digests] == ([[], []] if held else [[one] for one in digests])
+
+
 def test_nobody_waits_for_stragglers_that_the_recipe_does_not_wait_for():
     them, digests = expecting(range(1, 7), absent=3)
     assert [them.came(digest)[0] for digest in digests[:3]] == [[], [], digests[:3]]

@@ -56,6 +56,10 @@ def test_a_node_does_what_the_documented_formulas_say():
     assert (plain.words, plain.signed, plain.checked, plain.flushes) == (4, 1, 4, 1)
     many = tally(network("trimmed", n=16, f=3))
     assert (many.signed, many.checked, many.flushes) == (1 + 2 + 3, 15 * 3, 1 + 1 + 3)
+    one_by_one = tally(network("trimmed", n=300, f=60))
+    assert (one_by_one.signed, one_by_one.checked, one_by_one.flushes) == (300, 299 * (1 + 239), 300)
+    by_itself = of_step(Scenario(300, 0, 60, network("trimmed", n=300, f=60).recipe, (), (), "", 100), 1000, 99)
+    assert one_by_one.bytes == by_itself.bytes // 300
 
 
 def test_half_as_wide_vectors_are_half_the_bytes_on_the_wire_alone():

@@ -3,7 +3,7 @@
 import blake3
 import pytest
 
-from p2pnode.joint import DOMAIN, LENGTHS, NAME_BYTES, TOGETHER_MAX, names_of, sign_together
+from p2pnode.joint import DOMAIN, LENGTHS, NAME_BYTES, TOGETHER_MAX, names_of, sign_together, signatures
 
 
 def sign(statement):
@@ -22,6 +22,7 @@ def test_as_many_are_signed_together_as_can_be(count, lengths):
     assert list(signed) == statements(count)
     assert sorted(map(len, set(signed.values()))) == lengths
     assert LENGTHS.issuperset(lengths)
+    assert signatures(count) == len(lengths)
 
 
 def test_one_alone_is_signed_as_it_is():
