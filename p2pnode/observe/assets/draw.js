@@ -3,6 +3,7 @@
 
 const Draw = (() => {
   const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito's
+  const PHASES = [...LINES, "#999999", "#44aa99", "#aa4499", "#117733"]; // and some of Tol's
   const RECENT = 10; // steps that a peer's state is judged by
   const FAR = 3; // times the median: what lies farther has the last colour
   const TABLE_STEPS = 12;
@@ -384,9 +385,9 @@ const Draw = (() => {
   function phases(into, from, span) {
     const steps = stepsOf(from, span || 240);
     const names = Object.keys(steps.length ? steps[steps.length - 1].seconds : {});
-    const most = names.map((name) => [mean(steps.map((step) => step.seconds[name] ?? 0)), name]).sort((one, other) => other[0] - one[0]);
-    const traces = most.filter(([share]) => share > 0).slice(0, lines().length).map(([, name], i) => ({
-      type: "bar", name, x: steps.map((step) => step.step), y: steps.map((step) => 1000 * (step.seconds[name] ?? 0)), marker: { color: lines()[i], line: { width: 0 } },
+    const colours = new Map(names.map((name, i) => [name, PHASES[i % PHASES.length]]));
+    const traces = names.filter((name) => steps.some((step) => step.seconds[name])).map((name) => ({
+      type: "bar", name, x: steps.map((step) => step.step), y: steps.map((step) => 1000 * (step.seconds[name] ?? 0)), marker: { color: colours.get(name), line: { width: 0 } },
       hovertext: steps.map((step) => `step ${step.step}: ${name} ${number(1000 * (step.seconds[name] ?? 0))} ms`), hoverinfo: "text",
     }));
     plot(into, traces, { barmode: "stack", bargap: 0, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "ms" } } });

@@ -45,11 +45,12 @@
 
   // The chosen node every time, and in a testnet one of the others in turn, whose curves are drawn beside its own.
   async function lookBack() {
-    if (!nodes.length) return;
-    const others = net ? nodes.map((node) => node.name).filter((name) => name !== at("observer").value) : [];
+    const told = nodes.filter((node) => "step" in node.status).map((node) => node.name); // who starts has no history yet
+    const others = net ? told.filter((name) => name !== at("observer").value) : [];
     const unknown = others.filter((name) => !histories.get(name)?.about);
     const inTurn = others.length ? [others[turn++ % others.length]] : [];
-    await Promise.allSettled([at("observer").value, ...new Set([...unknown, ...inTurn])].map(askHistory));
+    const wanted = new Set([at("observer").value, ...unknown, ...inTurn]);
+    await Promise.allSettled(told.filter((name) => wanted.has(name)).map(askHistory));
   }
 
   function options(select, wanted) {
