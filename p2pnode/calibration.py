@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -37,17 +38,22 @@ from p2pnode.storage.journal import Journal
 from p2pnode.storage.vectors import digest_of, is_finite
 from protocols.header import PeerId
 
-REPEATS = 5
-"""Of each piece; the mean counts, as in a run, after one that loads and compiles."""
+ROUNDS = 4
+"""In which all pieces are measured, one after another. The mean counts, as in a run: a core shared with other machines
+may for a second be half as fast again as in the next."""
 
-BRIEF_S = 0.05
+REPEATS = 2
+"""Of each piece in a round, after one that loads and compiles."""
+
+BRIEF_S = 0.02
 """Pieces that are shorter are repeated until so much is over: a clock of a processor ticks in microseconds."""
 
-STREAM_BYTES = 32 * 2**20
+STREAM_BYTES = 16 * 2**20
 """That cross the bare connection: enough for its windows to open."""
 
 STREAM_CHUNK_BYTES = 2**18
 WORDS = 300
+FLUSHES = 20
 WORD = bytes(150)
 """As long as a signed header."""
 
@@ -91,18 +97,26 @@ def calibrate(
     torch.set_num_threads(max(1, cores // nodes) if here else threads)
     try:
         with _crowded(nodes - 1 if here else 0) as crowd:
-            gradient, evaluation = _learning(task, training, recipe, nodes)
-            mixing = {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings}
-            signing, checking = _signatures()
-            hashing = _taking(task.dimension)
-            with TemporaryDirectory(dir=Path.cwd()) as folder:  # on the disk that the homes will be on
-                carrying, word, flushing, flush_wait = uvloop.run(_traffic(Path(folder), tls))
+            rounds = [_pieces(task, training, recipe, nodes, f, mixings, tls) for _ in range(ROUNDS)]
     finally:
         torch.set_num_threads(threads)
     got = min(float(cores), crowd.cores) if here and nodes > 1 else 1.0
-    return Calibration(
-        gradient, mixing, signing, checking, hashing, carrying, word, flushing, flush_wait, evaluation, got
-    )
+    mixing = {mixed: fmean(one[mixed] for _, one in rounds) for mixed in mixings}
+    pieces = {name: fmean(one[name] for one, _ in rounds) for name in rounds[0][0]}
+    return Calibration(mixing=mixing, cores=got, **pieces)
+
+
+def _pieces(
+    task: Task, training: Training, recipe: Recipe, nodes: int, f: int, mixings: set[Mixing], tls: bool
+) -> tuple[dict[str, float], dict[Mixing, float]]:
+    """All pieces once: those that have a name in `Calibration`, and mixtures."""
+    gradient, evaluation = _learning(task, training, recipe, nodes)
+    mixing = {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings}
+    signing, checking = _signatures()
+    pieces = {"gradient": gradient, "evaluation": evaluation, "signing": signing, "checking": checking}
+    pieces["hashing"] = _taking(task.dimension)
+    with TemporaryDirectory(dir=Path.cwd()) as folder:  # on the disk that the homes will be on
+        return pieces | uvloop.run(_traffic(Path(folder), tls)), mixing
 
 
 @contextmanager
@@ -212,7 +226,7 @@ class _End(asyncio.Protocol):
         return self.here.wait()
 
 
-async def _traffic(folder: Path, tls: bool) -> tuple[float, float, float, float]:
+async def _traffic(folder: Path, tls: bool) -> dict[str, float]:
     """Seconds of a core of a byte, a word and a flush; and of a flush by the clock."""
     far, near, server = await _connected(folder, tls=True)
     word = await _words(far, near)
@@ -224,7 +238,8 @@ async def _traffic(folder: Path, tls: bool) -> tuple[float, float, float, float]
         assert end.transport is not None
         end.transport.close()
     server.close()
-    return carrying, word, *await _flushes(folder / "journal")
+    flushing, flush_wait = await _flushes(folder / "journal")
+    return {"carrying": carrying, "word": word, "flushing": flushing, "flush_wait": flush_wait}
 
 
 async def _connected(folder: Path, *, tls: bool) -> tuple[_End, _End, asyncio.Server]:
@@ -276,7 +291,7 @@ async def _flushes(path: Path) -> tuple[float, float]:
     journal, loop = Journal(path), asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as clerk:
         processor, clock = time.process_time(), time.monotonic()
-        for _ in range(10 * REPEATS):
+        for _ in range(FLUSHES):
             journal.append(WORD)
             if journal.quick:  # as the driver does
                 journal.flush()
@@ -284,4 +299,4 @@ async def _flushes(path: Path) -> tuple[float, float]:
                 await loop.run_in_executor(clerk, journal.flush)
         spent = time.process_time() - processor, time.monotonic() - clock
     journal.close()
-    return spent[0] / (10 * REPEATS), spent[1] / (10 * REPEATS)
+    return spent[0] / FLUSHES, spent[1] / FLUSHES
