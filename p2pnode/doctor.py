@@ -20,6 +20,7 @@ from p2pnode.identity import Ask, Identity, unasked
 from p2pnode.learning.trainer import resolve_devices
 from p2pnode.membership import occupant
 from p2pnode.net.reach import Answer, reach
+from p2pnode.recipe import Recipe
 from p2pnode.settings import split_address
 from p2pnode.storage.checkpoint import load_checkpoint
 from p2pnode.storage.signer import DurableSigner
@@ -108,7 +109,7 @@ class _Examination:
         self._look_at_checkpoint(genesis)
         dimension = self._ask("task", lambda: assigned(home, genesis, config).dimension, lambda d: f"{d:,} parameters")
         if dimension is not None:
-            self._look_at_room(4 * dimension, len(genesis.members), genesis.plan.slots(genesis.training.steps))
+            self._look_at_room(4 * dimension, len(genesis.members), genesis.plan, genesis.training.steps)
         self._look_at_descriptors(len(genesis.members))
         if found is not None:
             self._look_at_peers(genesis, *found)
@@ -175,10 +176,11 @@ class _Examination:
         if checkpoint is not None:
             self._find("checkpoint", "good", f"of step {checkpoint.step}")
 
-    def _look_at_room(self, vector_bytes: int, n: int, slots: int) -> None:
+    def _look_at_room(self, vector_bytes: int, n: int, recipe: Recipe, steps: int) -> None:
         """Disk for two checkpoints of model and momentum and one's own vectors of six steps, some of them being
-        replaced; and memory for a step."""
-        disk, memory = (4 + 6 * slots) * vector_bytes + _DISK_SPARE_BYTES, (2 * n + 4) * vector_bytes + _BASE_BYTES
+        replaced, over a total broadcast others' of four; and memory for a step."""
+        vectors = 4 + (6 + (4 * (n - 1) if recipe.total else 0)) * recipe.slots(steps)
+        disk, memory = vectors * vector_bytes + _DISK_SPARE_BYTES, (2 * n + 4) * vector_bytes + _BASE_BYTES
         free = shutil.disk_usage(self._home.path).free
         if free < disk:
             self._find("disk", "bad", f"{_mib(free)} are free, {_mib(disk)} are needed. Remedy: make room")

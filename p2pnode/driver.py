@@ -72,6 +72,7 @@ from p2pnode.proposals import Proposals
 from p2pnode.standing import Standing
 from p2pnode.storage.checkpoint import Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
+from p2pnode.storage.spool import Spool
 from p2pnode.storage.vectors import ARRAYS, Announced, Vector, Vectors, Verdict, digest_of
 from protocols.effects import Accuse, Broadcast, Expect, Fetch, Gathered, Hello, Mix, Send, Stream
 from protocols.faults import Fault
@@ -93,8 +94,11 @@ _AHEAD_MAX = 4096
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. Where it is too
-little for one's own of `_RETAINED_STEPS_MIN`, these are read from disk. And for others' of the slot that was left, for
-who is slow to fetch: of what is beyond it one is let go of for each that comes in."""
+little for one's own of `_RETAINED_STEPS_MIN`, these are read from disk."""
+
+_SPARE_BYTES = 32 * 2**20
+"""Memory for others' vectors of slots that were left, for who is slow to fetch: of what is beyond it one is let go of
+for each that comes in, or of a total broadcast, where whoever is slow may need anyone's, written to disk."""
 
 _RETAINED_STEPS_MIN = 3
 """Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
@@ -222,11 +226,12 @@ class Driver:
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
         outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable, 1 + _RETAINED_STEPS_MIN)
-        few = _RETAINED_BYTES // (ARRAYS[self.recipe.dtype].itemsize * length)
-        # Of a total broadcast whoever is slow may need anyone's bytes.
-        spare = None if self.recipe.total else few
-        fit = few >= _RETAINED_STEPS_MIN * self.recipe.slots(self.genesis.training.steps)
-        self.vectors = Vectors(length, self.recipe.dtype, spare, None if fit else outbox.get)
+        array = ARRAYS[self.recipe.dtype]
+        nbytes = array.itemsize * length
+        fit = _RETAINED_STEPS_MIN * self.recipe.slots(self.genesis.training.steps) * nbytes <= _RETAINED_BYTES
+        spool = Spool(home.path, array, length, self._tell_refused) if self.recipe.total else None
+        kept = None if fit else outbox.get
+        self.vectors = Vectors(length, self.recipe.dtype, _SPARE_BYTES // nbytes, kept, spool)
         self._phases = Phases(PHASES, rest="idle")
         self._proposals = Proposals(outbox, self.vectors, self.recipe.dtype, self._phases, log)
         said = self._proposals.said()
@@ -843,6 +848,9 @@ class Driver:
             instead = "compute this vector again, and say nothing in its slot if it comes out otherwise"
             lost = "one vector of this node"
         self._log.warning("file unusable", file=str(path), reason=why, instead=instead, lost=f"{lost}; nothing signed")
+
+    def _tell_refused(self, why: str) -> None:
+        self._log.warning("disk refuses", reason=why, instead="keep others' vectors of past steps in memory")
 
     def _resume(self, said: dict[Slot, Digest]) -> int:
         """Go back to the checkpoint, if there is one of this network; the step to begin with.

@@ -168,13 +168,11 @@ def tally(network: Network) -> Tally:
 def memory(network: Network) -> tuple[int, int]:
     """Bytes of vectors that a node holds: with all level, and with all others a slot ahead. See docs/cost.md.
 
-    Its libraries, its model's activations, and up to 64 MiB of vectors of past steps come besides. Over a total
-    broadcast nobody lets go of others' vectors for four or five slots.
+    Its libraries, its model's activations, and up to 96 MiB of vectors of past steps come besides.
     """
-    n, slots = network.committee.n, network.recipe.slots(network.steps - 1)
-    others = 5 * n if network.recipe.total else n - 1
+    others, slots = network.committee.n - 1, network.recipe.slots(network.steps - 1)
     level = others + slots + 4
-    return 4 * network.length * level, 4 * network.length * (level if network.recipe.total else level + n - 1)
+    return 4 * network.length * level, 4 * network.length * (level + others)
 
 
 def share(network: Network, machine: Calibration) -> Share:

@@ -14,6 +14,7 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from p2pnode.storage.spool import Spool
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Digest, Header, PeerId, Slot
 
 Vector = NDArray[np.float32]
@@ -55,9 +56,10 @@ class Vectors:
     Args:
         length: elements of every vector.
         dtype: wire code of those that are announced; little endian on the wire.
-        spare: how many of others' that one has no use for any more are kept for them while new ones come in; None for
+        spare: how many of others' that one has no use for any more are kept in memory while new ones come in; None for
             all of them.
         kept: reads one's own vector of a slot that was left, for which the disk has it; None to keep them in memory.
+        spool: where those of others go that make way, if whoever is slow may need anyone's; None to let go of them.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Vectors:
         dtype: int = FLOAT32,
         spare: int | None = None,
         kept: Callable[[Slot], Announced | None] | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.length = length
         self.array = ARRAYS[dtype]
@@ -78,6 +81,8 @@ class Vectors:
         self._own: dict[Digest, tuple[Slot, Announced]] = {}
         self._kept = kept
         self._on_disk: dict[Digest, Slot] = {}
+        self._spool = spool
+        self._spooled: dict[Digest, Slot] = {}
         self._read_again: WeakValueDictionary[Digest, Announced] = WeakValueDictionary()
         self._outcomes: dict[Digest, Vector] = {}
         self._wanted: dict[Digest, _Wanted] = {}
@@ -105,7 +110,7 @@ class Vectors:
 
     def has(self, digest: Digest) -> bool:
         """Whether `get` has it, but for what the disk lost."""
-        return digest in self._held or digest in self._own or digest in self._on_disk
+        return any(digest in place for place in (self._held, self._own, self._on_disk, self._spooled))
 
     def put_outcome(self, digest: Digest, vector: Vector) -> None:
         """Keep what came of an exchange, and is announced nowhere, until the window moves.
@@ -123,9 +128,7 @@ class Vectors:
         """Welcome the bytes of this header from its origin; whether they are here already."""
         _remember(self._announced, header.origin, header)
         _remember(self._welcomed, header.origin, header)
-        vector = self.get(header.digest)
-        if vector is not None:
-            _keep(self._held, header.slot, header.digest, vector)
+        if self._keep_here(header.slot, header.digest):
             return True
         wanted = self._wanted.setdefault(header.digest, _Wanted(header))
         if header.slot > wanted.header.slot:
@@ -178,13 +181,11 @@ class Vectors:
             return Verdict.TAKE
         if slot < self._oldest:
             return Verdict.DISCARD
-        vector = self.get(digest)
-        if vector is None and slot <= self._welcomed.get((peer, digest), Slot(-1)):
+        if slot <= self._horizon and self._keep_here(slot, digest):
             return Verdict.DISCARD
-        if vector is None or slot > self._horizon:
-            return Verdict.WAIT
-        _keep(self._held, slot, digest, vector)
-        return Verdict.DISCARD
+        if slot <= self._welcomed.get((peer, digest), Slot(-1)) and self.get(digest) is None:
+            return Verdict.DISCARD
+        return Verdict.WAIT
 
     def take(self, digest: Digest, vector: Announced, finite: bool | None = None) -> bool:
         """Keep bytes that came in whole under their digest; whether they are finite, and so a vector at all.
@@ -220,7 +221,21 @@ class Vectors:
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
         self._on_disk = {digest: slot for digest, slot in self._on_disk.items() if slot >= own}
         self._leave_to_disk()
+        self._spooled = {digest: slot for digest, slot in self._spooled.items() if slot >= before}
+        if self._spool is not None:
+            self._spool.keep(self._spooled)
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
+
+    def _keep_here(self, slot: Slot, digest: Digest) -> bool:
+        """Keep what is here for this slot, too, where it is; whether it is here."""
+        if digest in self._spooled:
+            self._spooled[digest] = max(slot, self._spooled[digest])
+            return True
+        vector = self.get(digest)
+        if vector is None:
+            return False
+        _keep(self._held, slot, digest, vector)
+        return True
 
     def _leave_to_disk(self) -> None:
         """Let go of one's own vectors of slots that were left."""
@@ -231,23 +246,34 @@ class Vectors:
                 del self._own[digest]
 
     def _from_disk(self, digest: Digest) -> Announced | None:
-        """Read one's own again; once for all who are told at the same time."""
-        slot = self._on_disk.get(digest)
-        if slot is None or self._kept is None:
+        """Read it again; once for all who are told at the same time."""
+        if digest not in self._on_disk and digest not in self._spooled:
             return None
         vector = self._read_again.get(digest)
         if vector is None:
-            vector = self._kept(slot)
+            vector = self._read(digest)
             if vector is None or not self.fits(vector) or digest_of(vector) != digest:
                 return None
             self._read_again[digest] = vector
         return vector
 
+    def _read(self, digest: Digest) -> Announced | None:
+        slot = self._on_disk.get(digest)
+        if slot is not None and self._kept is not None:
+            return self._kept(slot)
+        return self._spool.get(digest) if self._spool is not None else None
+
     def _make_way(self) -> None:
         """Before memory is taken for one more, let go of the oldest of those that only who is slow may ask for."""
         old = [(held[0], digest) for digest, held in self._held.items() if held[0] < self._current]
-        if self._spare is not None and len(old) > self._spare:
-            del self._held[min(old)[1]]
+        if self._spare is None or len(old) <= self._spare:
+            return
+        slot, digest = min(old)
+        if self._spool is not None:
+            if not self._spool.put(digest, self._held[digest][1]):
+                return
+            self._spooled[digest] = slot
+        del self._held[digest]
 
 
 def _remember(table: dict[tuple[PeerId, Digest], Slot], sender: PeerId, header: Header) -> None:

@@ -128,6 +128,15 @@ def test_too_little_room_is_found(network, monkeypatch, what, check):
     assert "Remedy" in bad(examined(network[1][0]))[check]
 
 
+def test_a_total_broadcast_needs_room_for_others_vectors(tmp_path, monkeypatch):
+    free = SimpleNamespace(free=doctor._DISK_SPARE_BYTES + 4 * 4810 * (4 + 6 + 4 * 4) - 1)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: free)
+    for name, broadcast in (("echoed", "signed-echo"), ("total", "reliable")):
+        (tmp_path / name).mkdir()
+        _, homes = found_network(tmp_path / name, 5, 1, recipe={"name": "trimmed", "broadcast": broadcast})
+        assert ("disk" in bad(examined(homes[0]))) == (broadcast == "reliable")
+
+
 def test_a_checkpoint_that_is_damaged_stops_nobody_and_is_told(network):
     genesis, homes = network
     save_checkpoint(homes[0].checkpoint, genesis.network, Checkpoint(7, {}))

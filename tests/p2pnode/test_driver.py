@@ -1600,11 +1600,21 @@ class Withholder:
         return [effect for effect in said if not isinstance(effect, Send | Broadcast | Stream)]
 
 
-@pytest.mark.parametrize("retained", ["64 MiB", "3 steps"])
+@pytest.mark.parametrize("retained", ["64 MiB", "3 steps", "on disk"])
 def test_who_must_fetch_a_vector_gets_it_though_others_wait_before_it_on_the_wire(tmp_path, monkeypatch, retained):
     """One liar of four sends its vectors to two members, which go on without the third; then they need it."""
-    if retained == "3 steps":
+    if retained != "64 MiB":
         monkeypatch.setattr(driver_module, "_RETAINED_BYTES", 1)
+    if retained == "on disk":
+        monkeypatch.setattr(driver_module, "_SPARE_BYTES", 0)
+    read = []
+
+    class WatchedSpool(driver_module.Spool):
+        def get(self, digest):
+            read.append(digest)
+            return super().get(digest)
+
+    monkeypatch.setattr(driver_module, "Spool", WatchedSpool)
     _, homes = found_network(tmp_path, 4, 1, steps=12, recipe={"name": "jungle-rb"}, linger_s=0.5)
 
     async def work():
@@ -1617,6 +1627,7 @@ def test_who_must_fetch_a_vector_gets_it_though_others_wait_before_it_on_the_wir
         return results
 
     assert [result.accuracy > 0.3 for result in uvloop.run(work())] == [True] * 3
+    assert (len(read) > 0) == (retained == "on disk")
 
 
 # A home that is damaged.

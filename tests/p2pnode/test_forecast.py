@@ -69,6 +69,7 @@ def test_half_as_wide_vectors_are_half_the_bytes_on_the_wire_alone():
 
 def test_memory_is_the_documented_number_of_vectors():
     assert memory(network()) == (4000 * (5 + 4), 4000 * (2 * 5 + 3))
+    assert memory(network(broadcast="reliable")) == memory(network())
 
 
 @pytest.mark.parametrize(

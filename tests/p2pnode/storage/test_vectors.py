@@ -7,6 +7,7 @@ import blake3
 import numpy as np
 import pytest
 
+from p2pnode.storage.spool import Spool
 from p2pnode.storage.vectors import Vectors, Verdict, digest_of, is_finite
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, Slot
 
@@ -411,6 +412,50 @@ def test_vectors_of_the_slot_that_was_left_make_way_for_those_that_come_in(spare
         assert sum(vectors.get(digest) is not None for digest in old) == left[number]
         vectors.take(digest, numbers(value))
     assert all(vectors.get(digest_of(numbers(value))) is not None for value in (4, 5, 6, 7, 8)), "one's own stays"
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_where_anyone_s_may_be_needed_those_that_make_way_are_read_from_disk_again(tmp_path, monkeypatch, refuses):
+    spool = Spool(tmp_path, np.dtype(np.float32), LENGTH, lambda why: None)
+    if refuses:
+        monkeypatch.setattr(spool, "put", lambda *given: False)
+    vectors = Vectors(LENGTH, spare=1, spool=spool)
+    vectors.window(OLD, OLD, NEXT, NOW)
+    old = [taken(vectors, NOW, value) for value in (1, 2, 3)]
+    vectors.window(OLD, OLD, LATER, NEXT)
+    for value in (4, 5, 6):
+        digest = digest_of(numbers(value))
+        vectors.expect(header(NEXT, digest))
+        assert vectors.judge(ORIGIN, NEXT, digest, NBYTES) is Verdict.TAKE
+        vectors.take(digest, numbers(value))
+    assert len(vectors) == (6 if refuses else 4)
+    for digest, value in zip(old, (1, 2, 3), strict=True):
+        assert vectors.has(digest)
+        assert vectors.get(digest).tobytes() == numbers(value).tobytes()
+    held = len(vectors)
+    assert vectors.judge(ORIGIN, NOW, old[0], NBYTES) is Verdict.DISCARD
+    assert vectors.expect(header(NOW, old[0]))
+    assert vectors.expect(header(LATER, old[1]))
+    assert len(vectors) == held, "who repeats itself fills no memory"
+    vectors.window(LATER, LATER, LATER, LATER)
+    assert [vectors.has(digest) for digest in old] == [False, True, False]
+    assert vectors.get(old[0]) is vectors.get(old[2]) is None
+    assert vectors.get(old[1]).tobytes() == numbers(2).tobytes()
+    assert [digest in spool for digest in old] == [False, not refuses, False]
+
+
+def test_what_the_disk_lost_of_others_vectors_counts_as_gone(tmp_path, monkeypatch):
+    spool = Spool(tmp_path, np.dtype(np.float32), LENGTH, lambda why: None)
+    vectors = Vectors(LENGTH, spare=0, spool=spool)
+    vectors.window(OLD, OLD, NEXT, NOW)
+    old = taken(vectors, NOW, 1)
+    vectors.window(OLD, OLD, LATER, NEXT)
+    vectors.expect(header(NEXT, digest_of(numbers(2))))
+    vectors.judge(ORIGIN, NEXT, digest_of(numbers(2)), NBYTES)
+    assert old in spool
+    for lost in (None, numbers(9), numbers(1)[1:]):
+        monkeypatch.setattr(spool, "get", lambda _, lost=lost: lost)
+        assert vectors.get(old) is None
 
 
 def test_ones_own_of_slots_that_were_left_are_read_from_disk_again_once_for_all_who_ask():
