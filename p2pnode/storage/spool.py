@@ -34,9 +34,6 @@ class Spool:
         self._free: list[int] = []
         """Places in the file whose vectors are forgotten."""
 
-    def __contains__(self, digest: Digest) -> bool:
-        return digest in self._places
-
     def put(self, digest: Digest, vector: NDArray[Any]) -> bool:
         """Write a vector; whether it is here then: the disk may refuse."""
         if digest in self._places:
