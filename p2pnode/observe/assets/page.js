@@ -231,7 +231,7 @@
         console.error(error);
       }
     }
-    setTimeout(past, HISTORY_MS);
+    setTimeout(past, histories.size ? HISTORY_MS : LOOK_MS); // nobody has begun yet
   }
 
   at("pause").addEventListener("click", () => {
