@@ -364,7 +364,8 @@ def _in_order(sweep: Sweep, seeds: range) -> Iterator[Tally]:
     """Chunks of runs, computed side by side, in order of seeds; few are ahead of the one that is waited for."""
     workers = os.cpu_count() or 1
     chunks = iter([seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)])
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare)
+    deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as all that a shell starts in the background
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare, initargs=(deaf,))
     try:
         waiting: deque[Future[Tally]] = deque()
         for chunk in chunks:
@@ -397,8 +398,9 @@ def _unheard() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _prepare() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a worker has nothing to put in order, and nothing to say
+def _prepare(deaf: bool) -> None:
+    # A worker has nothing to put in order, and nothing to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if deaf else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
     gc.freeze()

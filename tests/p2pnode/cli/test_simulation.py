@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,17 +97,45 @@ def _loads_torch(worker):
     return b"spawn_main" in (process / "cmdline").read_bytes() and "libtorch" in (process / "maps").read_text()
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for its processes in /proc")
-def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
-    """Also where the workers are not ready yet: it reaches all processes of a terminal, and none shows where it was."""
-    command = [sys.executable, "-m", "p2pnode", "simulate", "--recipe", "reliable", "--seeds", "100000", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as ran:
+@contextmanager
+def _simulating(seeds, ctrl_c):
+    """A simulation whose workers are about to be ready; `ctrl_c` is what it does at first where a signal comes."""
+    command = [sys.executable, "-m", "p2pnode", "simulate", "--recipe", "reliable", "--seeds", str(seeds), "--json"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, ctrl_c),
+    ) as ran:
         children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children")
         while not any(map(_loads_torch, children.read_text().split())):
             time.sleep(0.01)
+        yield ran
+
+
+looks_in_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for its processes in /proc")
+
+
+@looks_in_proc
+def test_ctrl_c_ends_a_simulation_and_its_workers_without_a_word():
+    """Also where the workers are not ready yet: it reaches all processes of a terminal, and none shows where it was."""
+    with _simulating(100000, signal.SIG_DFL) as ran:
         os.killpg(ran.pid, signal.SIGINT)
         out, err = ran.communicate(timeout=300)
     assert (ran.returncode, out, err) == (130, b"", b"")
+
+
+@looks_in_proc
+def test_a_simulation_in_the_background_does_not_hear_ctrl_c():
+    """A shell has what it starts in the background ignore it; the workers must not hear it alone."""
+    with _simulating(500, signal.SIG_IGN) as ran:
+        for _ in range(20):  # before they are ready, and after
+            os.killpg(ran.pid, signal.SIGINT)
+            time.sleep(0.1)
+        out, err = ran.communicate(timeout=300)
+    assert (ran.returncode, err) == (0, b"")
+    assert json.loads(out)["runs"] == 500
 
 
 def test_real_models_are_trained_where_that_is_asked_for(call):
