@@ -68,6 +68,9 @@ _RETAINED_STEPS = 3
 _NO_DIGEST = bytes(32)
 """Of an outcome that nobody proposes."""
 
+_LOOK_EVERY_S = 0.01
+"""How often to look whether the one that is measured is up."""
+
 
 class Chorus:
     """The members that are played, and what they share.
@@ -82,7 +85,8 @@ class Chorus:
         self.genesis = Genesis.load(folder / "genesis.json")
         self.length = length
         self.soloist = PeerId(len(self.genesis.members) - 1)
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._at_home = Home(folder / self.genesis.members[self.soloist].name)
         self._lead = lead
         steps, recipe = self.genesis.training.steps, self.genesis.plan
         self.slots = {
@@ -131,22 +135,26 @@ class Chorus:
         for member in self._waiting.pop(digest, []):
             member.later(Arrived(digest))
 
-    def left(self) -> None:
-        """The one that is measured closed the link to one of them."""
-        if all(member.gone for member in self.members) and not self.ended.done():
-            self.ended.set_result(None)
-
     def fail(self, error: BaseException) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(error)
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def run(self) -> None:
-        """Play until the one that is measured is done."""
+        """Play until standard input ends: whoever started both processes knows when the one that is measured is done,
+        which may be before it has a link to each of them."""
+        asyncio.get_running_loop().add_reader(sys.stdin, self._end)
+        while not self._at_home.admin.exists():  # links that are tried in vain are tried ever more rarely
+            await asyncio.sleep(_LOOK_EVERY_S)
         for member in self.members:
             await member.mesh.start()
             member.later(Started())
         try:
-            await self.ended
+            await self._ended
         finally:
             await asyncio.gather(*(member.mesh.stop() for member in self.members))
 
@@ -163,7 +171,6 @@ class Member:
         self._me = me
         self._node = Node(party, genesis.plan, genesis.training.steps, _RETAINED_STEPS)
         self.mesh = Mesh(me, home, genesis, NodeConfig.load(home.config), self, open_log(home.log, home.path.name))
-        self.gone = False
         self._greeted = False
         self._heard = 0
         self._arrived: set[Digest] = set()
@@ -271,8 +278,7 @@ class Member:
         self.later(Connected(peer))
 
     def disconnected(self, peer: PeerId, reason: BaseException | None) -> None:
-        self.gone = True
-        self._chorus.left()
+        """It is done, or opens the link anew."""
 
 
 def _believed(_member: PeerId, _statement: bytes, _signature: Signature, /) -> bool:

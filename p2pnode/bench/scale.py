@@ -242,11 +242,12 @@ async def play(point: Point, steps: int, **settings: object) -> dict[str, Any]:
                 if await process.stdout.readline() != READY:
                     raise BenchFailed(f"{point}: a process ended before it began; what it said stands above")
             told = asyncio.create_task(_begin(soloist))
-            rest = asyncio.create_task(_begin(chorus))
-            await asyncio.wait([told, rest], return_when=asyncio.FIRST_COMPLETED)
-            if not told.done() and chorus.returncode:
+            assert chorus.stdin is not None
+            chorus.stdin.write(b"\n")
+            await asyncio.wait([told, asyncio.create_task(chorus.wait())], return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
                 raise BenchFailed(f"{point}: who plays the others failed; what it said stands above")
-            account, _ = await told, await rest
+            account = told.result()
         finally:
             for process in (soloist, chorus):
                 with suppress(ProcessLookupError):

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -26,6 +27,20 @@ def test_a_real_node_among_played_ones_costs_what_the_formulas_say():
         assert row["checked"] == pytest.approx(n - 1 + echoes * (quorum - 1 + (n - 1) * (quorum - 1.5)), rel=0.2)
         assert row["seconds"] > 0
         assert row["peak_mib"] is None or 0 < row["above_idle_mib"] < row["own_mib"] < row["peak_mib"]
+
+
+def test_it_is_done_when_the_node_is_though_one_of_the_others_never_got_a_link(monkeypatch):
+    found = scale._found
+
+    def with_one_that_hurries(folder, *arguments):
+        found(folder, *arguments)
+        settings = folder / "node0" / "node.toml"
+        settings.write_text(settings.read_text().replace("handshake_s = 60.0", "handshake_s = 0.0001"))
+
+    monkeypatch.setattr(scale, "_found", with_one_that_hurries)
+    account = asyncio.run(asyncio.wait_for(scale.play(QUICK_POINTS[0], steps=3), 60))
+    assert len(account["tallies"]) == 3
+    assert account["tallies"][-1]["messages_received"] < 3 * 12 * 0.9, "one of four says nothing"
 
 
 def test_what_does_not_fit_is_a_row_with_the_reason(monkeypatch):
