@@ -25,7 +25,7 @@ from p2pnode.errors import LinkError, Malformed, WireError
 from p2pnode.hosts import Hosts
 from p2pnode.identity import Identity
 from p2pnode.net import mesh
-from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, KNOCKS_SAVED_PER_MEMBER
+from p2pnode.net.budget import KNOCKS_PER_S, KNOCKS_SAVED, KNOCKS_SAVED_PER_MEMBER, Allowance, Budget
 from p2pnode.net.lane import BulkLane
 from p2pnode.net.mesh import Link, Mesh, unanswered
 from p2pnode.net.tls import client_context
@@ -699,6 +699,7 @@ def test_who_does_not_read_is_given_up_at_the_bound_and_others_are_served_meanwh
     async def work():
         genesis, homes = found_network(tmp_path, 3, control_backlog_bytes_max=2**20)
         a, b, c = (Member(genesis, home) for home in homes)
+        c.mesh._budgets[b.me] = Budget(Allowance(1e9, 1e9, 1e9))  # with its own it would read for half a minute
         async with running(b, c):
             deaf = Intruder(a.home, genesis, victim=1)
             assert await deaf.open()
