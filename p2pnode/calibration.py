@@ -11,14 +11,14 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -69,6 +69,12 @@ while True:
 """
 
 
+Piece: TypeAlias = str | Mixing
+
+_Contexts: TypeAlias = tuple[ssl.SSLContext, ssl.SSLContext]
+"""The server's, and the client's."""
+
+
 @dataclass(slots=True)
 class Crowd:
     """What the busy processes got of the cores, once they are ended."""
@@ -96,27 +102,38 @@ def calibrate(
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, cores // nodes) if here else threads)
     try:
-        with _crowded(nodes - 1 if here else 0) as crowd:
-            rounds = [_pieces(task, training, recipe, nodes, f, mixings, tls) for _ in range(ROUNDS)]
+        # A folder on the disk that the homes will be on.
+        with TemporaryDirectory(dir=Path.cwd()) as folder, _crowded(nodes - 1 if here else 0) as crowd:
+            computed, contexts = _computed(task, training, recipe, nodes, f, mixings), _contexts(Path(folder))
+            rounds = [_measured(computed) | uvloop.run(_traffic(Path(folder), contexts, tls)) for _ in range(ROUNDS)]
     finally:
         torch.set_num_threads(threads)
     got = min(float(cores), crowd.cores) if here and nodes > 1 else 1.0
-    mixing = {mixed: fmean(one[mixed] for _, one in rounds) for mixed in mixings}
-    pieces = {name: fmean(one[name] for one, _ in rounds) for name in rounds[0][0]}
-    return Calibration(mixing=mixing, cores=got, **pieces)
+    took = {piece: fmean(one[piece] for one in rounds) for piece in rounds[0]}
+    mixing = {mixed: took.pop(mixed) for mixed in mixings}
+    took["hashing"] /= 4 * task.dimension
+    return Calibration(mixing=mixing, cores=got, **cast(dict[str, float], took))
 
 
-def _pieces(
-    task: Task, training: Training, recipe: Recipe, nodes: int, f: int, mixings: set[Mixing], tls: bool
-) -> tuple[dict[str, float], dict[Mixing, float]]:
-    """All pieces once: those that have a name in `Calibration`, and mixtures."""
-    gradient, evaluation = _learning(task, training, recipe, nodes)
-    mixing = {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings}
-    signing, checking = _signatures()
-    pieces = {"gradient": gradient, "evaluation": evaluation, "signing": signing, "checking": checking}
-    pieces["hashing"] = _taking(task.dimension)
-    with TemporaryDirectory(dir=Path.cwd()) as folder:  # on the disk that the homes will be on
-        return pieces | uvloop.run(_traffic(Path(folder), tls)), mixing
+def _computed(
+    task: Task, training: Training, recipe: Recipe, nodes: int, f: int, mixings: set[Mixing]
+) -> dict[Piece, Callable[[], object]]:
+    """What the processor does: pieces of the names that `Calibration` has for them, and mixtures."""
+    trainer = trainer_of(training, recipe, task, task.part(0, nodes, 0, training.alpha), 0, 0, "cpu")
+    vector = np.random.default_rng(0).standard_normal(task.dimension, np.float32)
+    identity = Identity.generate()
+    keys, signature = KeyRing([identity.public_key]), identity.sign(WORD)
+    return {mixed: _mixing(mixed, task.dimension, f) for mixed in mixings} | {
+        "gradient": lambda: trainer.step(training.steps - 1),
+        "evaluation": lambda: trainer.evaluate(EVALUATED),
+        "hashing": lambda: digest_of(vector) and is_finite(vector),
+        "signing": lambda: identity.sign(WORD),
+        "checking": lambda: keys(PeerId(0), WORD, signature),
+    }
+
+
+def _measured(computed: Mapping[Piece, Callable[[], object]]) -> dict[Piece, float]:
+    return {piece: _cpu(work) for piece, work in computed.items()}
 
 
 @contextmanager
@@ -167,13 +184,7 @@ def _cpu(work: Callable[[], object]) -> float:
     return (time.process_time() - began) / calls
 
 
-def _learning(task: Task, training: Training, recipe: Recipe, nodes: int) -> tuple[float, float]:
-    part = task.part(0, nodes, 0, training.alpha)
-    trainer = trainer_of(training, recipe, task, part, 0, 0, "cpu")
-    return _cpu(lambda: trainer.step(training.steps - 1)), _cpu(lambda: trainer.evaluate(EVALUATED))
-
-
-def _mixing(mixed: Mixing, length: int, f: int) -> float:
+def _mixing(mixed: Mixing, length: int, f: int) -> Callable[[], object]:
     rule, count = mixed
     draws = np.random.default_rng(0)
     rows = [draws.standard_normal(length, np.float32) for _ in range(count)]
@@ -183,19 +194,7 @@ def _mixing(mixed: Mixing, length: int, f: int) -> float:
         mixture, _ = mix_gathered(rule, rows, 0 if rule == "mean" else f, 0, model, lambda _: None)
         model.copy_(torch.as_tensor(mixture))
 
-    return _cpu(mix)
-
-
-def _taking(length: int) -> float:
-    """Of a byte of a vector that comes in: what it takes to know that it is the one announced, and finite."""
-    vector = np.random.default_rng(0).standard_normal(length, np.float32)
-    return _cpu(lambda: digest_of(vector) and is_finite(vector)) / vector.nbytes
-
-
-def _signatures() -> tuple[float, float]:
-    identity = Identity.generate()
-    keys, signature = KeyRing([identity.public_key]), identity.sign(WORD)
-    return _cpu(lambda: identity.sign(WORD)), _cpu(lambda: keys(PeerId(0), WORD, signature))
+    return mix
 
 
 class _End(asyncio.Protocol):
@@ -226,27 +225,28 @@ class _End(asyncio.Protocol):
         return self.here.wait()
 
 
-async def _traffic(folder: Path, tls: bool) -> dict[str, float]:
+async def _traffic(folder: Path, contexts: _Contexts, tls: bool) -> dict[Piece, float]:
     """Seconds of a core of a byte, a word and a flush; and of a flush by the clock."""
-    far, near, server = await _connected(folder, tls=True)
+    far, near, server = await _connected(contexts)
     word = await _words(far, near)
     if not tls:  # words are always under TLS
         server.close()
-        far, near, server = await _connected(folder, tls=False)
+        far, near, server = await _connected(None)
     carrying = await _stream(far, near)
     for end in (far, near):
         assert end.transport is not None
         end.transport.close()
     server.close()
-    flushing, flush_wait = await _flushes(folder / "journal")
+    with TemporaryDirectory(dir=folder) as at:
+        flushing, flush_wait = await _flushes(Path(at) / "journal")
     return {"carrying": carrying, "word": word, "flushing": flushing, "flush_wait": flush_wait}
 
 
-async def _connected(folder: Path, *, tls: bool) -> tuple[_End, _End, asyncio.Server]:
-    server_side, client_side = _contexts(folder) if tls else (None, None)
+async def _connected(contexts: _Contexts | None) -> tuple[_End, _End, asyncio.Server]:
+    server_side, client_side = contexts or (None, None)
     loop, far = asyncio.get_running_loop(), _End()
     server = await loop.create_server(lambda: far, "127.0.0.1", 0, ssl=server_side)
-    name = "" if tls else None
+    name = None if contexts is None else ""
     _, near = await loop.create_connection(
         _End, *server.sockets[0].getsockname(), ssl=client_side, server_hostname=name
     )
@@ -255,7 +255,7 @@ async def _connected(folder: Path, *, tls: bool) -> tuple[_End, _End, asyncio.Se
     return far, near, server
 
 
-def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def _contexts(folder: Path) -> _Contexts:
     places = [Place(name, f"127.0.0.1:{port}", {}) for port, name in enumerate(("far", "near"), start=1)]
     training = {"task": "digits", "steps": 1, "local_batch": 1, "momentum": 0.0, "lr": 1.0}
     genesis = found(folder / "net", places, {"f": 0, "recipe": {"name": "dsgd"}, "training": training})

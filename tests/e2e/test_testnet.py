@@ -244,7 +244,7 @@ def test_a_node_that_is_killed_and_started_again_finishes_with_the_others(tmp_pa
         slow = pid_of(out / "node3")
         os.kill(slow, signal.SIGSTOP)  # three of five wait for a fourth: from now on for the killed one, in each step
         with command("run", back, "--json") as again:
-            until(lambda: {"left behind", "finished"} <= {said["event"] for said in log_of(back)}, "a jump, and the end")
+            until(lambda: {"left behind", "finished"} <= {said["event"] for said in log_of(back)}, "a jump and the end")
             os.kill(slow, signal.SIGCONT)
             summary = summary_of(process, out)
             code, _, err = finish(again)
