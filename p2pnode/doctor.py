@@ -20,9 +20,10 @@ from p2pnode.identity import Ask, Identity, unasked
 from p2pnode.learning.trainer import resolve_devices
 from p2pnode.membership import occupant
 from p2pnode.net.reach import Answer, reach
+from p2pnode.node import RETAINED_STEPS_MIN
 from p2pnode.recipe import Recipe
 from p2pnode.settings import split_address
-from p2pnode.storage.checkpoint import load_checkpoint
+from p2pnode.storage.checkpoint import SPARE_STEPS, load_checkpoint
 from p2pnode.storage.signer import DurableSigner
 from protocols.header import PeerId
 
@@ -177,9 +178,11 @@ class _Examination:
             self._find("checkpoint", "good", f"of step {checkpoint.step}")
 
     def _look_at_room(self, vector_bytes: int, n: int, recipe: Recipe, steps: int) -> None:
-        """Disk for two checkpoints of model and momentum and one's own vectors of six steps, some of them being
-        replaced, over a total broadcast others' of four; and memory for a step."""
-        vectors = 4 + (6 + (4 * (n - 1) if recipe.total else 0)) * recipe.slots(steps)
+        """Disk for two checkpoints of model and momentum, and for the vectors of a step and those before it: one's own,
+        with a step's that is being written, and over a total broadcast others'; and memory for a step."""
+        retained = 1 + RETAINED_STEPS_MIN
+        own, others = retained + SPARE_STEPS + 1, retained * (n - 1) if recipe.total else 0
+        vectors = 4 + (own + others) * recipe.slots(steps)
         disk, memory = vectors * vector_bytes + _DISK_SPARE_BYTES, (2 * n + 4) * vector_bytes + _BASE_BYTES
         free = shutil.disk_usage(self._home.path).free
         if free < disk:

@@ -45,6 +45,7 @@ from p2pnode.net.mesh import Mesh
 from p2pnode.net.whereabouts import Whereabouts, fingerprint
 from p2pnode.node import (
     RETAINED_STEPS_MAX,
+    RETAINED_STEPS_MIN,
     Adopt,
     Arrived,
     Connected,
@@ -94,15 +95,11 @@ _AHEAD_MAX = 4096
 
 _RETAINED_BYTES = 64 * 2**20
 """Memory for vectors of past steps, told again to who connects late; of a total broadcast also others'. Where it is too
-little for one's own of `_RETAINED_STEPS_MIN`, these are read from disk."""
+little for one's own of `RETAINED_STEPS_MIN`, these are read from disk."""
 
 _SPARE_BYTES = 32 * 2**20
 """Memory for others' vectors of slots that were left, for who is slow to fetch: of what is beyond it one is let go of
 for each that comes in, or of a total broadcast, where whoever is slow may need anyone's, written to disk."""
-
-_RETAINED_STEPS_MIN = 3
-"""Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
-waiting for a peer that jumped over its slot."""
 
 _UNREAD_MAX = 256
 """Messages of one peer that wait for the node, while the disk is slow or others say much; then no more are taken."""
@@ -225,10 +222,10 @@ class Driver:
         length = self._trainer.vector.numel()
         self._signer = DurableSigner(identity, home.journal)
         self._unusable: set[Path] = set()
-        outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable, 1 + _RETAINED_STEPS_MIN)
+        outbox = Outbox(home.outbox, self.genesis.network, self._tell_unusable, 1 + RETAINED_STEPS_MIN)
         array = ARRAYS[self.recipe.dtype]
         nbytes = array.itemsize * length
-        fit = _RETAINED_STEPS_MIN * self.recipe.slots(self.genesis.training.steps) * nbytes <= _RETAINED_BYTES
+        fit = RETAINED_STEPS_MIN * self.recipe.slots(self.genesis.training.steps) * nbytes <= _RETAINED_BYTES
         spool = Spool(home.path, array, length, self._tell_refused) if self.recipe.total else None
         kept = None if fit else outbox.get
         self.vectors = Vectors(length, self.recipe.dtype, _SPARE_BYTES // nbytes, kept, spool)
@@ -834,7 +831,7 @@ class Driver:
         """Past steps whose vectors fit into the memory set aside for peers that are late."""
         kept = len(self.genesis.members) if self.recipe.total else 1
         step_bytes = self.vectors.nbytes * self.recipe.slots(steps) * kept
-        return max(_RETAINED_STEPS_MIN, min(RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
+        return max(RETAINED_STEPS_MIN, min(RETAINED_STEPS_MAX, _RETAINED_BYTES // step_bytes))
 
     def _tell_unusable(self, path: Path, why: str) -> None:
         """Say once of a file that it counts as none, what the node does without it, and what is lost."""

@@ -42,6 +42,10 @@ from protocols.faults import Equivocation, Fault
 from protocols.header import Claim, Digest, PeerId, Slot
 from protocols.protocol import Party
 
+RETAINED_STEPS_MIN = 3
+"""Past steps that are answered whatever they take: with fewer, one lost link and one liar can leave an honest node
+waiting for a peer that jumped over its slot."""
+
 RETAINED_STEPS_MAX = 64
 """Past steps that are answered, at most; some 3 s of the fastest task, which is what starts of nodes lie apart."""
 

@@ -29,7 +29,7 @@ OUTBOX_STEPS = 2
 """Steps whose own vectors are said again after a crash: the last one's, and those of the one before it that a slower
 peer may need."""
 
-_SPARE_STEPS = 1
+SPARE_STEPS = 1
 """Steps before those that are kept whose vectors stay until theirs is written over. What a crash leaves of a write is
 so never a vector that is needed: it has the name of one that is not."""
 
@@ -125,7 +125,7 @@ class Outbox:
             _write_sealed(fd, tensors, metadata, digests)
 
         path = self._path(slot)
-        old = next((old for old in self._files() if old.step <= slot.step - self._steps - _SPARE_STEPS), None)
+        old = next((old for old in self._files() if old.step <= slot.step - self._steps - SPARE_STEPS), None)
         if old is None or path.exists():
             replace_file(path, write)
         else:

@@ -82,7 +82,6 @@ class Vectors:
         self._kept = kept
         self._on_disk: dict[Digest, Slot] = {}
         self._spool = spool
-        self._spooled: dict[Digest, Slot] = {}
         self._read_again: WeakValueDictionary[Digest, Announced] = WeakValueDictionary()
         self._outcomes: dict[Digest, Vector] = {}
         self._wanted: dict[Digest, _Wanted] = {}
@@ -110,7 +109,7 @@ class Vectors:
 
     def has(self, digest: Digest) -> bool:
         """Whether `get` has it, but for what the disk lost."""
-        return any(digest in place for place in (self._held, self._own, self._on_disk, self._spooled))
+        return any(digest in place for place in (self._held, self._own, self._on_disk, self._spool or ()))
 
     def put_outcome(self, digest: Digest, vector: Vector) -> None:
         """Keep what came of an exchange, and is announced nowhere, until the window moves.
@@ -221,15 +220,13 @@ class Vectors:
         self._own = {digest: held for digest, held in self._own.items() if held[0] >= own}
         self._on_disk = {digest: slot for digest, slot in self._on_disk.items() if slot >= own}
         self._leave_to_disk()
-        self._spooled = {digest: slot for digest, slot in self._spooled.items() if slot >= before}
         if self._spool is not None:
-            self._spool.keep(self._spooled)
+            self._spool.forget(before)
         self._wanted = {digest: wanted for digest, wanted in self._wanted.items() if wanted.header.slot >= own}
 
     def _keep_here(self, slot: Slot, digest: Digest) -> bool:
         """Keep what is here for this slot, too, where it is; whether it is here."""
-        if digest in self._spooled:
-            self._spooled[digest] = max(slot, self._spooled[digest])
+        if self._spool is not None and self._spool.also_for(slot, digest):
             return True
         vector = self.get(digest)
         if vector is None:
@@ -247,7 +244,7 @@ class Vectors:
 
     def _from_disk(self, digest: Digest) -> Announced | None:
         """Read it again; once for all who are told at the same time."""
-        if digest not in self._on_disk and digest not in self._spooled:
+        if digest not in self._on_disk and digest not in (self._spool or ()):
             return None
         vector = self._read_again.get(digest)
         if vector is None:
@@ -269,11 +266,8 @@ class Vectors:
         if self._spare is None or len(old) <= self._spare:
             return
         slot, digest = min(old)
-        if self._spool is not None:
-            if not self._spool.put(digest, self._held[digest][1]):
-                return
-            self._spooled[digest] = slot
-        del self._held[digest]
+        if self._spool is None or self._spool.put(slot, digest, self._held[digest][1]):
+            del self._held[digest]
 
 
 def _remember(table: dict[tuple[PeerId, Digest], Slot], sender: PeerId, header: Header) -> None:

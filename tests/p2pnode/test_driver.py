@@ -718,8 +718,8 @@ def test_who_comes_late_while_others_speak_hears_their_vectors_in_order(tmp_path
         if retained == "in memory":
             assert (results[0].steps, from_disk) == (14, [])
         else:
-            assert driver_module._RETAINED_STEPS_MIN <= results[0].steps < 14
-            assert len(set(from_disk)) >= driver_module._RETAINED_STEPS_MIN
+            assert driver_module.RETAINED_STEPS_MIN <= results[0].steps < 14
+            assert len(set(from_disk)) >= driver_module.RETAINED_STEPS_MIN
         assert [(await run).steps for run in runs] == [14] * 4
 
     uvloop.run(work())

@@ -70,7 +70,7 @@ def skips_the_sync_of_what_is_written_over(patch):
 
 
 def writes_over_what_is_needed(patch):
-    patch.setattr(checkpoint, "_SPARE_STEPS", -1)
+    patch.setattr(checkpoint, "SPARE_STEPS", -1)
 
 
 def trusts_a_vector_that_a_killed_process_left(patch):

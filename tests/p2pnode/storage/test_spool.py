@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from p2pnode.storage.spool import Spool
+from protocols.header import Slot
 
 LENGTH = 1000
 
@@ -48,8 +49,8 @@ def of_disk():
 
 
 def test_what_is_put_in_comes_out_bit_for_bit(spool, tmp_path):
-    assert [spool.put(name(value), numbers(value)) for value in range(5)] == [True] * 5
-    assert spool.put(name(3), numbers(3)), "once more"
+    assert [spool.put(Slot(value), name(value), numbers(value)) for value in range(5)] == [True] * 5
+    assert spool.put(Slot(3), name(3), numbers(3)), "once more"
     for value in range(5):
         read = spool.get(name(value))
         assert read.dtype == np.uint16
@@ -61,8 +62,8 @@ def test_what_is_put_in_comes_out_bit_for_bit(spool, tmp_path):
 def test_those_to_come_take_the_places_of_those_that_are_forgotten(spool):
     before = of_disk()
     for value in range(200):
-        spool.put(name(value), numbers(value))
-        spool.keep([name(value - 2), name(value - 1), name(value)] if value > 1 else [name(0), name(1)])
+        spool.put(Slot(value), name(value), numbers(value))
+        spool.forget(before=Slot(value - 2))
         for kept in range(max(0, value - 2), value + 1):
             assert (spool.get(name(kept)) == kept).all()
     assert spool.get(name(196)) is None
@@ -71,14 +72,14 @@ def test_those_to_come_take_the_places_of_those_that_are_forgotten(spool):
 
 def test_a_disk_that_refuses_is_told_of_once_and_takes_again_when_it_can(spool, told, tmp_path):
     for value in (0, 1, 4):
-        assert spool.put(name(value), numbers(value))
-    spool.keep([name(1), name(4)])
+        assert spool.put(Slot(value), name(value), numbers(value))
+    spool.forget(before=Slot(1))
     with files_of_at_most(LENGTH):
-        assert not spool.put(name(2), numbers(2))
-        assert not spool.put(name(3), numbers(3))
+        assert not spool.put(Slot(2), name(2), numbers(2))
+        assert not spool.put(Slot(3), name(3), numbers(3))
         assert spool.get(name(2)) is None
     assert len(told) == 1
     assert str(tmp_path) in told[0]
-    assert spool.put(name(2), numbers(2))
+    assert spool.put(Slot(2), name(2), numbers(2))
     here = (1, 2, 4)
     assert [spool.get(name(value)).tobytes() for value in here] == [numbers(value).tobytes() for value in here]
