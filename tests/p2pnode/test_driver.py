@@ -32,7 +32,7 @@ from p2pnode.node import Adopt, Arrived, Received
 from p2pnode.punctuality import FIRST_S
 from p2pnode.storage.checkpoint import OUTBOX_STEPS, Checkpoint, Outbox, load_checkpoint, save_checkpoint
 from p2pnode.storage.signer import DurableSigner
-from p2pnode.storage.vectors import ARRAYS, digest_of
+from p2pnode.storage.vectors import ARRAYS, Vectors, digest_of
 from protocols.effects import Accuse, Broadcast, Certificate, Echo, Hello, Proposal, Send, Stream
 from protocols.faults import Equivocation, Fault
 from protocols.header import BFLOAT16, FLOAT16, FLOAT32, Header, SignedHeader, Slot
@@ -1600,6 +1600,15 @@ class Withholder:
         return [effect for effect in said if not isinstance(effect, Send | Broadcast | Stream)]
 
 
+class AtOnceOnDisk(Vectors):
+    """Others' vectors of past slots make way when the slot is left, and not only for those that come in."""
+
+    def window(self, *slots):
+        super().window(*slots)
+        for _ in range(len(self)):
+            self._make_way()
+
+
 @pytest.mark.parametrize("retained", ["64 MiB", "3 steps", "on disk"])
 def test_who_must_fetch_a_vector_gets_it_though_others_wait_before_it_on_the_wire(tmp_path, monkeypatch, retained):
     """One liar of four sends its vectors to two members, which go on without the third; then they need it."""
@@ -1607,6 +1616,7 @@ def test_who_must_fetch_a_vector_gets_it_though_others_wait_before_it_on_the_wir
         monkeypatch.setattr(driver_module, "_RETAINED_BYTES", 1)
     if retained == "on disk":
         monkeypatch.setattr(driver_module, "_SPARE_BYTES", 0)
+        monkeypatch.setattr(driver_module, "Vectors", AtOnceOnDisk)
     read = []
 
     class WatchedSpool(driver_module.Spool):
