@@ -37,17 +37,18 @@ class Checkers:
         Only those that it will ask about: who sends others must not cost more than to read them.
         """
         certificates = [
-            event.message.signed_by()
+            event.message
             for event in events
             if isinstance(event, Received) and isinstance(event.message, Certificate) and _awaits(node, event.message)
         ]
-        if _CHECKERS == 1 or sum(map(len, certificates)) < _AHEAD_MIN:
+        if _CHECKERS == 1 or sum(1 + len(certificate.echoes) for certificate in certificates) < _AHEAD_MIN:
             return
-        loop = asyncio.get_running_loop()
+        loop, each = asyncio.get_running_loop(), [certificate.signed_by() for certificate in certificates]
         with self._phases.during("signatures"):
-            checks = [loop.run_in_executor(self._threads, self._keys.check, signed) for signed in certificates]
-            good = await asyncio.gather(*checks)
-        for signed, holds in zip(certificates, good, strict=True):
+            good = await asyncio.gather(
+                *(loop.run_in_executor(self._threads, self._keys.check, signed) for signed in each)
+            )
+        for signed, holds in zip(each, good, strict=True):
             if holds:
                 self._keys.remember(signed)
 

@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -264,7 +264,7 @@ class Driver:
         self._checkers = Checkers(keys, self._phases)
         self._forget_before = 0
         self._inbox: list[Event] = []
-        self._unread: Counter[PeerId] = Counter()
+        self._unread: defaultdict[PeerId, int] = defaultdict(int)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._turn = asyncio.Lock()

@@ -87,6 +87,8 @@ class Punctuality:
         self._others = tuple(peer for peer in committee.members if peer != me)
         self._learned_from = len(self._others) - committee.f
         self._entered: dict[Slot, _Entered] = {}
+        self._open: dict[Slot, None] = {}
+        """Those of them of which something is still awaited, in order."""
         self._owed: dict[PeerId, tuple[Slot, float]] = {}
         self._delays: dict[_Kind, dict[PeerId, deque[float]]] = {}
         self._deadlines: dict[_Kind, float] = {}
@@ -96,15 +98,18 @@ class Punctuality:
         if slot in self._entered:
             return
         self._entered[slot] = _Entered(now)
+        if self._others:
+            self._open[slot] = None
         if len(self._entered) > ENTERED_MAX:
-            del self._entered[next(iter(self._entered))]
+            first = next(iter(self._entered))
+            del self._entered[first]
+            self._open.pop(first, None)
         for peer in self._others:
             self._owed.setdefault(peer, (slot, now))
 
     def recent(self, count: int) -> list[Slot]:
-        """The last slots that were entered, at most so many, of which something is still awaited."""
-        slots = islice(reversed(self._entered), count)
-        return [slot for slot in slots if len(self._entered[slot].here) < len(self._others)]
+        """The last slots, at most so many, that were entered and of which something is still awaited."""
+        return list(islice(reversed(self._open), count))
 
     def here(self, slot: Slot, members: Collection[PeerId], now: float) -> None:
         """The values of these members in a slot that was entered are here."""
@@ -114,6 +119,8 @@ class Punctuality:
                 entered.here.add(peer)
                 self._learn(slot, peer, now - entered.at)
                 self._settle(slot, peer)
+        if len(entered.here) == len(self._others):
+            self._open.pop(slot, None)
 
     def deadline(self, slot: Slot) -> float:
         """After how many seconds a value of a slot like this one is late."""
