@@ -148,7 +148,8 @@ class Chorus:
         """Play until standard input ends: whoever started both processes knows when the one that is measured is done,
         which may be before it has a link to each of them."""
         asyncio.get_running_loop().add_reader(sys.stdin, self._end)
-        while not self._at_home.admin.exists():  # links that are tried in vain are tried ever more rarely
+        # Links that are tried in vain are tried ever more rarely.
+        while not (self._at_home.admin.exists() or self._ended.done()):
             await asyncio.sleep(_LOOK_EVERY_S)
         for member in self.members:
             await member.mesh.start()
