@@ -70,6 +70,7 @@ while True:
 
 
 Piece: TypeAlias = str | Mixing
+"""What is measured: a name in `Calibration`, or a mixture."""
 
 _Contexts: TypeAlias = tuple[ssl.SSLContext, ssl.SSLContext]
 """The server's, and the client's."""
@@ -102,10 +103,11 @@ def calibrate(
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, cores // nodes) if here else threads)
     try:
-        # A folder on the disk that the homes will be on.
-        with TemporaryDirectory(dir=Path.cwd()) as folder, _crowded(nodes - 1 if here else 0) as crowd:
-            computed, contexts = _computed(task, training, recipe, nodes, f, mixings), _contexts(Path(folder))
-            rounds = [_measured(computed) | uvloop.run(_traffic(Path(folder), contexts, tls)) for _ in range(ROUNDS)]
+        with TemporaryDirectory(dir=Path.cwd()) as at:  # on the disk that the homes will be on
+            folder, computed = Path(at), _computed(task, training, recipe, nodes, f, mixings)
+            contexts = _contexts(folder)
+            with _crowded(nodes - 1 if here else 0) as crowd:
+                rounds = [_measured(computed) | uvloop.run(_traffic(folder, contexts, tls)) for _ in range(ROUNDS)]
     finally:
         torch.set_num_threads(threads)
     got = min(float(cores), crowd.cores) if here and nodes > 1 else 1.0
